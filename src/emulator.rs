@@ -1,0 +1,1 @@
+//! Entra, IMDS, NMI and Key Vault on loopback.

@@ -1,0 +1,61 @@
+//! What the vault answered, in types. Values stay in [`Secret`]; everything else may be shown.
+
+use crate::class::ObjectKind;
+use crate::secret::Secret;
+
+/// One version of one object, as the vault answered it.
+#[derive(Clone, Debug)]
+pub struct ObjectVersion {
+    /// The object's type.
+    pub kind: ObjectKind,
+    /// The object's name, as asked for.
+    pub name: String,
+    /// The version id: the third path segment of the object's id; blank when there is none.
+    pub version: String,
+    /// Creation time of this version, seconds since the Unix epoch.
+    pub created: Option<i64>,
+    /// Expiry, seconds since the Unix epoch.
+    pub expires: Option<i64>,
+    /// Not valid before, seconds since the Unix epoch.
+    pub not_before: Option<i64>,
+    /// The content.
+    pub body: Body,
+}
+
+/// The content by type.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// A secret, plain or backing a certificate.
+    Secret {
+        /// `value`.
+        value: Secret,
+        /// `contentType`; blank counts as absent.
+        content_type: Option<String>,
+        /// `kid`, present when the secret backs a certificate; blank counts as absent.
+        kid: Option<String>,
+    },
+    /// The public part of a key.
+    Key(Jwk),
+    /// A certificate: `cer`, DER bytes of the server certificate only.
+    Certificate {
+        /// DER.
+        cer: Vec<u8>,
+    },
+}
+
+/// The public members of a JSON Web Key, still base64url text where the wire has it.
+#[derive(Clone, Debug, Default)]
+pub struct Jwk {
+    /// `kty`: `RSA`, `RSA-HSM`, `EC`, `EC-HSM`, `oct`, ...
+    pub kty: Option<String>,
+    /// `crv`: `P-256`, ...
+    pub crv: Option<String>,
+    /// RSA modulus, base64url.
+    pub n: Option<String>,
+    /// RSA exponent, base64url.
+    pub e: Option<String>,
+    /// EC x, base64url.
+    pub x: Option<String>,
+    /// EC y, base64url.
+    pub y: Option<String>,
+}
