@@ -6,10 +6,58 @@
 //! a VM or laptop. Everything in it is written by the pod's author and treated as hostile: each
 //! value is bounded and parsed once, here, into types that cannot be wrong any more.
 
+mod claim;
+mod loose;
+pub mod manifest;
+mod names;
+mod objects;
+pub mod parameters;
+pub mod paths;
+pub mod request;
+pub mod secrets_file;
+mod tokens;
+mod yaml;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::cloud::Cloud;
 use crate::secret::Secret;
+
+pub(crate) use loose::json_error;
+pub use names::{ObjectName, Tenant, VaultName, Version};
+pub use paths::FilePath;
+pub use request::Request;
+
+/// Highest file mode: the CSI driver's contract.
+const MAX_MODE: u32 = 0o777;
+
+/// The nodePublishSecretRef Secret's data, or what stands for it: keys as given, values secret.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets(pub(crate) BTreeMap<String, Secret>);
+
+impl Secrets {
+    /// The value of `key`, which may be spelt in any case; an empty value counts as none.
+    pub fn get(&self, key: &str) -> Option<&Secret> {
+        let exact = self.0.get_key_value(key).into_iter();
+        exact
+            .chain(self.0.iter().filter(|(found, _)| found.eq_ignore_ascii_case(key)))
+            .map(|(_, value)| value)
+            .find(|value| !value.is_empty())
+    }
+}
+
+/// What a class came to.
+#[derive(Clone, Debug)]
+pub enum Parsed {
+    /// A class without objects: success with no files, with notices that name the likely mistake.
+    Nothing {
+        /// For the log.
+        notices: Vec<String>,
+    },
+    /// Something to mount.
+    Mount(Box<MountSpec>),
+}
 
 /// What a mount wants, validated. Nothing was requested from anywhere yet.
 #[derive(Clone, Debug)]
@@ -94,32 +142,6 @@ pub enum Assertion {
     File(PathBuf),
 }
 
-/// A vault name that matches `[-A-Za-z0-9]{3,24}`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct VaultName(String);
-
-/// A tenant: `[A-Za-z0-9.-]`, at least one letter or digit, at most 253 characters, no `..`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Tenant(String);
-
-/// An object name that matches `[0-9A-Za-z-]{1,127}`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectName(String);
-
-/// Which version of an object is wanted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Version {
-    /// The newest (blank or `latest`).
-    Latest,
-    /// This one: matches `[0-9A-Za-z]{1,32}`.
-    Exact(String),
-}
-
-/// A clean relative path of a file in the mount: no empty, `.` or `..` component, no NUL, every
-/// component at most 255 bytes, at most 4096 in all.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FilePath(String);
-
 /// The three object types of a vault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectKind {
@@ -166,7 +188,7 @@ pub struct ObjectSpec {
     pub version: Version,
     /// `objectVersionHistory`; 1 means a single version.
     pub history: u32,
-    /// File: the alias, or the name.
+    /// File: the alias, or the name. With a history it is the folder of the files `0`, `1`, ...
     pub path: FilePath,
     /// `objectFormat`.
     pub format: Format,
@@ -196,16 +218,6 @@ impl ObjectKind {
     }
 }
 
-impl Version {
-    /// The text of an exact version; blank for the latest.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Version::Latest => "",
-            Version::Exact(version) => version,
-        }
-    }
-}
-
 impl ObjectSpec {
     /// The prefix of every error about this object; users grep for it. `version` is the class's.
     pub fn error_prefix(&self) -> String {
@@ -218,20 +230,5 @@ impl ObjectSpec {
     }
 }
 
-/// Text newtypes share their reading side; construction validates (see the `parse` functions).
-macro_rules! text_newtype {
-    ($($name:ident),*) => {$(
-        impl $name {
-            /// The text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    )*};
-}
-text_newtype!(VaultName, Tenant, ObjectName, FilePath);
+#[cfg(test)]
+mod tests;

@@ -180,6 +180,8 @@ struct Inner {
     service_code: Option<String>,
     /// How long the service asked us to wait.
     retry_after: Option<Duration>,
+    /// The scope the vault's challenge asks for, after the domain check, when another was used.
+    wanted_scope: Option<String>,
 }
 
 impl Error {
@@ -193,6 +195,7 @@ impl Error {
             status: None,
             service_code: None,
             retry_after: None,
+            wanted_scope: None,
         }))
     }
 
@@ -230,10 +233,24 @@ impl Error {
         self
     }
 
+    /// Records that the vault's (checked) challenge asks for another scope.
+    #[must_use]
+    pub(crate) fn wants_scope(mut self, scope: String) -> Self {
+        self.0.wanted_scope = Some(scope);
+        self
+    }
+
     /// Puts `context: ` before the message, keeping code, hop and fix.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.0.message = format!("{context}: {}", self.0.message);
+        self
+    }
+
+    /// Says how many more failed the same operation; their texts would only repeat this one.
+    #[must_use]
+    pub(crate) fn with_others(mut self, count: usize) -> Self {
+        self.0.message.push_str(&format!(" (and {count} more objects failed)"));
         self
     }
 
@@ -265,6 +282,11 @@ impl Error {
     /// The service's own error code.
     pub fn service_code(&self) -> Option<&str> {
         self.0.service_code.as_deref()
+    }
+
+    /// The scope the vault asks for instead of the one used.
+    pub(crate) fn wanted_scope(&self) -> Option<&str> {
+        self.0.wanted_scope.as_deref()
     }
 
     /// How long the service asked us to wait.

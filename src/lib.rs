@@ -30,6 +30,8 @@ pub mod cloud;
 pub mod emulator;
 pub mod error;
 pub mod fetch;
+pub mod http;
+pub mod identity;
 pub mod render;
 pub mod secret;
 pub mod vault;

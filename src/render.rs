@@ -1,9 +1,32 @@
-//! An object version in, named bytes out: what stands in each file. Pure.
+//! An object version in, named bytes out: what stands in each file. Pure, but for one warning.
+//!
+//! | object | file |
+//! |---|---|
+//! | secret, or a certificate's secret of unknown form | the value, decoded as `objectEncoding` says |
+//! | PEM certificate's secret | the value unchanged |
+//! | PFX certificate's secret, `objectFormat: pfx` | the value unchanged: base64 text, or binary with `objectEncoding: base64` |
+//! | PFX certificate's secret otherwise | PEM: private keys, then certificates from leaf to root |
+//! | key | the public key in PEM |
+//! | cert | the server certificate in PEM |
+//!
+//! Everything here works on what a vault stores, so on what anyone with write access to the vault
+//! wrote: no input may panic, hang or be quoted in an error. Every buffer of ours that holds a value
+//! or a private key is wiped, the intermediate ones too.
+
+mod certificate;
+mod chain;
+mod encoding;
+mod key;
+mod pem;
+mod pkcs12;
+mod secret;
+#[cfg(test)]
+mod tests;
 
 use crate::class::{FilePath, ObjectSpec};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::secret::Secret;
-use crate::vault::ObjectVersion;
+use crate::vault::{Body, ObjectVersion};
 
 /// How the process renders certificates.
 #[derive(Clone, Copy, Debug)]
@@ -27,12 +50,38 @@ pub struct FileView {
     pub contents: Secret,
 }
 
-/// Renders one object version into its files, in upstream's order. Errors carry
-/// [`ObjectSpec::error_prefix`].
+/// Renders one object version into its files, in upstream's order.
+///
+/// A PFX costs CPU time (key derivation): up to about a second for a hostile one.
+///
+/// # Errors
+/// `BadContent`, with [`ObjectSpec::error_prefix`] and never a part of the content.
 pub fn render(
-    _object: &ObjectSpec,
-    _version: &ObjectVersion,
-    _options: Options,
+    object: &ObjectSpec,
+    version: &ObjectVersion,
+    options: Options,
 ) -> Result<Vec<FileView>> {
-    Ok(Vec::new())
+    let contents = match &version.body {
+        Body::Secret { value, content_type, kid } => {
+            let certificate = kid.as_deref().is_some_and(|kid| !kid.is_empty());
+            let content_type = content_type.as_deref().filter(|_| certificate);
+            secret::render(object, value, content_type, options)
+        }
+        Body::Key(jwk) => key::render(jwk),
+        Body::Certificate { cer } => certificate::render(cer),
+    };
+    let contents = contents.map_err(|error| error.context(object.error_prefix()))?;
+    Ok(vec![FileView { path: object.path.clone(), contents }])
+}
+
+/// Whether rendering has to derive keys, which takes long enough to keep it off the threads that
+/// serve requests.
+pub(crate) fn is_slow(object: &ObjectSpec, version: &ObjectVersion) -> bool {
+    matches!(&version.body, Body::Secret { content_type: Some(text), kid: Some(_), .. }
+        if secret::converts_pfx(object, text))
+}
+
+/// The error of everything here whose cause is the object's content.
+fn bad(message: impl Into<String>) -> Error {
+    Error::new(Code::BadContent, message)
 }

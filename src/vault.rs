@@ -1,8 +1,227 @@
 //! Key Vault over REST: three object types, by name and version, and their lists.
 //!
 //! This module knows URLs, the challenge, JSON models and errors of the data plane. It knows nothing
-//! of files, classes' aliases or rendering.
+//! of files, aliases or rendering. A request carries the proof's token from the start; a 401 with a
+//! challenge for another resource is honoured once, and only when the vault's host lies below the
+//! challenge's host, so that no token is ever sent to a place that merely asked for one. The first
+//! request to a custom cloud carries none: its challenge tells the scope ([`Vault::scope`]).
 
+mod answer;
+mod challenge;
 pub mod model;
 
+use std::time::Instant;
+
+use crate::class::{ObjectKind, ObjectName, VaultName};
+use crate::cloud::Cloud;
+use crate::error::{Code, Error, Hop, Result};
+use crate::fetch::ObjectRef;
+use crate::http::{Answer, Exchange, Http, exchange};
+use crate::identity::Proof;
+
 pub use model::{Body, Jwk, ObjectVersion};
+
+/// The data plane version we speak; upstream's too.
+const API_VERSION: &str = "7.4";
+/// Largest accepted object: a secret's value is at most 25 KiB, a certificate's chain a bit more.
+const MAX_OBJECT: usize = 256 * 1024;
+/// Largest accepted page of a list.
+const MAX_PAGE: usize = 1024 * 1024;
+/// Most pages followed: 10,000 names at 25 a page.
+const MAX_PAGES: usize = 400;
+
+/// One vault of one cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VaultRef {
+    /// The cloud it lies in.
+    pub cloud: Cloud,
+    /// Its name.
+    pub name: VaultName,
+}
+
+impl VaultRef {
+    /// `https://NAME.SUFFIX`, without a trailing slash.
+    pub fn url(&self) -> String {
+        self.cloud.vault_url(&self.name)
+    }
+}
+
+/// The data plane client.
+#[derive(Clone, Debug)]
+pub struct Vault {
+    http: Http,
+}
+
+impl Vault {
+    /// A client over these connections.
+    pub fn new(http: Http) -> Self {
+        Self { http }
+    }
+
+    /// The scope to prove an identity for: the table's for a named cloud, the vault's own challenge
+    /// for a custom one.
+    pub async fn scope(
+        &self,
+        vault: &VaultRef,
+        kind: ObjectKind,
+        deadline: Instant,
+    ) -> Result<String> {
+        if vault.cloud.named {
+            return Ok(format!("{}/.default", vault.cloud.resource));
+        }
+        let url = format!("{}/{}", vault.url(), kind.collection());
+        let answer = self.request(&url, None, MAX_PAGE, deadline).await?;
+        if answer.status != 401 {
+            return Err(answer::refused(&url, &answer));
+        }
+        challenge::scope(&answer, &url)
+    }
+
+    /// One object version.
+    pub async fn get(
+        &self,
+        proof: &Proof,
+        vault: &VaultRef,
+        object: &ObjectRef,
+        deadline: Instant,
+    ) -> Result<ObjectVersion> {
+        let url = format!(
+            "{}/{}/{}/{}",
+            vault.url(),
+            object.kind.collection(),
+            object.name,
+            object.version.as_str()
+        );
+        let answer = self.authorized(proof, &url, MAX_OBJECT, deadline).await?;
+        answer::object(object, &url, &answer)
+    }
+
+    /// Names of all enabled objects of a kind, all pages.
+    pub async fn list(
+        &self,
+        proof: &Proof,
+        vault: &VaultRef,
+        kind: ObjectKind,
+        max_names: usize,
+        deadline: Instant,
+    ) -> Result<Vec<ObjectName>> {
+        let first = format!("{}/{}", vault.url(), kind.collection());
+        let mut names = Vec::new();
+        let mut next = Some(first.clone());
+        for _ in 0..MAX_PAGES {
+            let Some(url) = next else { return Ok(names) };
+            let answer = self.authorized(proof, &url, MAX_PAGE, deadline).await?;
+            let page = answer::page(kind, &first, &answer)?;
+            names.extend(page.names);
+            if names.len() > max_names {
+                return Err(Error::new(
+                    Code::TooLarge,
+                    format!("GET {first}: the vault lists more than {max_names} objects"),
+                )
+                .at(Hop::Vault));
+            }
+            next = match page.next {
+                Some(link) => Some(same_origin(&link, &first)?),
+                None => None,
+            };
+        }
+        match next {
+            None => Ok(names),
+            Some(_) => {
+                Err(Error::new(Code::BadAnswer, format!("GET {first}: the list does not end"))
+                    .at(Hop::Vault))
+            }
+        }
+    }
+
+    /// GET with the proof's token.
+    async fn authorized(
+        &self,
+        proof: &Proof,
+        url: &str,
+        max_body: usize,
+        deadline: Instant,
+    ) -> Result<Answer> {
+        let answer = self.request(url, Some(proof), max_body, deadline).await?;
+        match answer.status {
+            200 => Ok(answer),
+            401 => Err(challenge::unauthorized(&answer, url, proof.scope())),
+            _ => Err(answer::refused(url, &answer)),
+        }
+    }
+
+    async fn request(
+        &self,
+        url: &str,
+        proof: Option<&Proof>,
+        max_body: usize,
+        deadline: Instant,
+    ) -> Result<Answer> {
+        let mut request = self.http.secure()?.get(url);
+        if !url.contains("api-version=") {
+            request = request.query(&[("api-version", API_VERSION)]);
+        }
+        if let Some(proof) = proof {
+            request = request.header(reqwest::header::AUTHORIZATION, bearer(proof)?);
+        }
+        let what = format!("GET {}", without_query(url));
+        exchange(request, Exchange { hop: Hop::Vault, what: &what, max_body, deadline }).await
+    }
+}
+
+/// `Bearer TOKEN`, marked sensitive so that no layer below shows it.
+fn bearer(proof: &Proof) -> Result<reqwest::header::HeaderValue> {
+    let mut text = zeroize::Zeroizing::new(Vec::with_capacity(7 + proof.bearer().len()));
+    text.extend_from_slice(b"Bearer ");
+    text.extend_from_slice(proof.bearer().expose());
+    let mut value = reqwest::header::HeaderValue::from_bytes(&text)
+        .map_err(|_| Error::new(Code::BadAnswer, "the token is not a header value"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or(url)
+}
+
+/// A list's `nextLink` must stay at the vault: same scheme, host and port.
+fn same_origin(link: &str, first: &str) -> Result<String> {
+    let refused = || {
+        Error::new(
+            Code::BadAnswer,
+            format!("GET {first}: the list continues at another host, which is not followed"),
+        )
+        .at(Hop::Vault)
+    };
+    let (next, origin) = (
+        reqwest::Url::parse(link).map_err(|_| refused())?,
+        reqwest::Url::parse(first).map_err(|_| refused())?,
+    );
+    if next.origin() != origin.origin() || !next.username().is_empty() || next.password().is_some()
+    {
+        return Err(refused());
+    }
+    Ok(next.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_continue_at_the_same_origin_only() {
+        let first = "https://kv.vault.azure.net/secrets";
+        assert!(same_origin("https://kv.vault.azure.net:443/secrets?$skiptoken=x", first).is_ok());
+        for link in [
+            "http://kv.vault.azure.net/secrets",
+            "https://kv.vault.azure.net:8443/secrets",
+            "https://other.vault.azure.net/secrets",
+            "https://kv.vault.azure.net.evil.test/secrets",
+            "https://user@kv.vault.azure.net/secrets",
+            "/secrets?x",
+            "",
+        ] {
+            assert!(same_origin(link, first).is_err(), "{link}");
+        }
+    }
+}

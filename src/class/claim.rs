@@ -1,0 +1,186 @@
+//! Which identity a class claims, and with what: exactly one mode, no fallback to another.
+
+use std::path::PathBuf;
+
+use crate::error::{Code, Error, Result};
+use crate::secret::Secret;
+
+use super::{Assertion, Claim, Secrets, Tenant, tokens};
+
+/// The flags, values and files that select a mode. Flags are already checked to exclude each other.
+pub(super) struct Inputs<'a> {
+    pub(super) pod_identity: bool,
+    pub(super) managed_identity: bool,
+    pub(super) token_proxy: bool,
+    pub(super) client_id: &'a str,
+    pub(super) user_assigned: &'a str,
+    pub(super) secrets: Option<&'a Secrets>,
+    pub(super) caller: Caller<'a>,
+}
+
+/// Who asks, and so where a workload's token comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Caller<'a> {
+    /// A pod, with the tokens of the request.
+    Pod(Option<&'a Secret>),
+    /// A command on this machine, with the file of `--token-file`.
+    Machine(Option<&'a PathBuf>),
+}
+
+/// A claim that lacks the tenant, whose syntax upstream looks at much later.
+pub(super) enum Incomplete {
+    ServicePrincipal { client_id: String, client_secret: Secret },
+    Workload { client_id: String, assertion: Assertion },
+    Complete(Claim),
+}
+
+impl Incomplete {
+    /// Adds the tenant, where the mode sends it anywhere.
+    pub(super) fn complete(self, tenant: &str) -> Result<Claim> {
+        let tenant = || {
+            Tenant::parse(tenant).map_err(|error| error.context("failed to get keyvault client"))
+        };
+        Ok(match self {
+            Incomplete::ServicePrincipal { client_id, client_secret } => {
+                Claim::ServicePrincipal { tenant: tenant()?, client_id, client_secret }
+            }
+            Incomplete::Workload { client_id, assertion } => {
+                Claim::Workload { tenant: tenant()?, client_id, assertion }
+            }
+            Incomplete::Complete(claim) => claim,
+        })
+    }
+}
+
+/// Selects the mode. `clientID` has no meaning in the pod identity and managed identity modes.
+pub(super) fn select(inputs: &Inputs<'_>) -> Result<Incomplete> {
+    let (mode, claim) = if inputs.pod_identity {
+        ("PodIdentity", pod(inputs))
+    } else if inputs.managed_identity {
+        ("VMManagedIdentity", managed_identity(inputs.user_assigned).map(Incomplete::Complete))
+    } else if inputs.token_proxy {
+        ("AzureTokenProxy", binding(inputs))
+    } else if !inputs.client_id.is_empty() {
+        ("None", workload(inputs))
+    } else {
+        ("None", principal(inputs.secrets, inputs.caller))
+    };
+    claim.map_err(|error| error.context(format!("failed to build auth config for mode {mode}")))
+}
+
+/// The service principal in `secrets`.
+///
+/// # Errors
+/// ClassInvalid when `clientid` or `clientsecret` (in any case) is missing or empty.
+pub fn service_principal(tenant: Tenant, secrets: Option<&Secrets>) -> Result<Claim> {
+    let (client_id, client_secret) = credentials(secrets)?;
+    Ok(Claim::ServicePrincipal { tenant, client_id, client_secret })
+}
+
+fn principal(secrets: Option<&Secrets>, caller: Caller<'_>) -> Result<Incomplete> {
+    let (client_id, client_secret) =
+        credentials(secrets).map_err(|error| match (secrets, caller) {
+            (None, Caller::Machine(_)) => error.fix(
+                "give --secrets-file, or set clientID (workload identity) or useVMManagedIdentity",
+            ),
+            _ => error,
+        })?;
+    Ok(Incomplete::ServicePrincipal { client_id, client_secret })
+}
+
+/// Client id and secret, as given: a blank or line end around them is part of them.
+fn credentials(secrets: Option<&Secrets>) -> Result<(String, Secret)> {
+    let secrets = secrets.ok_or_else(|| {
+        Error::class("failed to get credentials, nodePublishSecretRef secret is not set").fix(
+            "name a Secret with clientid and clientsecret in the volume's nodePublishSecretRef and \
+             label it secrets-store.csi.k8s.io/used=true, or set clientID to use workload identity",
+        )
+    })?;
+    let find = |key: &str| {
+        secrets.get(key).cloned().ok_or_else(|| {
+            Error::class(format!("could not find {key} in secrets")).fix(format!(
+                "add a non-empty {key} to the Secret of nodePublishSecretRef (or --secrets-file)"
+            ))
+        })
+    };
+    let (client_id, client_secret) = (find("clientid")?, find("clientsecret")?);
+    let client_id = client_id
+        .expose_str()
+        .ok_or_else(|| Error::class("the clientid in secrets is not text"))?
+        .to_owned();
+    Ok((client_id, client_secret))
+}
+
+fn workload(inputs: &Inputs<'_>) -> Result<Incomplete> {
+    const FAILED: &str = "failed to parse workload identity tokens, error";
+    let assertion = match inputs.caller {
+        Caller::Pod(found) => Assertion::Token(
+            tokens::find(found, tokens::WORKLOAD).map_err(|error| error.context(FAILED))?,
+        ),
+        Caller::Machine(Some(path)) => Assertion::File(path.clone()),
+        Caller::Machine(None) => {
+            return Err(Error::class("service account tokens not found")
+                .fix("outside a pod, give the token's file: --token-file PATH")
+                .context(FAILED));
+        }
+    };
+    Ok(Incomplete::Workload { client_id: inputs.client_id.to_owned(), assertion })
+}
+
+/// A managed identity of the machine: user-assigned by its client id, system-assigned when blank.
+///
+/// # Errors
+/// ClassInvalid when it is neither blank nor a GUID.
+pub fn managed_identity(user_assigned: &str) -> Result<Claim> {
+    let client_id = match user_assigned {
+        "" => None,
+        id if is_guid(id) => Some(id.to_owned()),
+        _ => {
+            return Err(Error::class("userAssignedIdentityID is not a client id (GUID)").fix(
+                "use the identity's client id, not its resource id or name; leave it blank for the \
+                 system-assigned identity",
+            ));
+        }
+    };
+    Ok(Claim::Managed { client_id })
+}
+
+fn pod(inputs: &Inputs<'_>) -> Result<Incomplete> {
+    match inputs.caller {
+        Caller::Pod(_) => Ok(Incomplete::Complete(Claim::Pod)),
+        Caller::Machine(_) => Err(needs_a_pod("pod identity (usePodIdentity)")),
+    }
+}
+
+fn binding(inputs: &Inputs<'_>) -> Result<Incomplete> {
+    let Caller::Pod(found) = inputs.caller else {
+        return Err(needs_a_pod("identity binding (useAzureTokenProxy)"));
+    };
+    if inputs.client_id.is_empty() {
+        return Err(Error::class("clientID is required for identity binding"));
+    }
+    if found.is_none_or(|text| text.expose().trim_ascii().is_empty()) {
+        return Err(Error::class("service account tokens are required for identity binding").fix(
+            format!("add the audience {} to the CSIDriver object's tokenRequests", tokens::BINDING),
+        ));
+    }
+    tokens::find(found, tokens::BINDING).map_err(|error| {
+        error.context("failed to parse service account token for identity binding, error")
+    })?;
+    Ok(Incomplete::Complete(Claim::Binding { client_id: inputs.client_id.to_owned() }))
+}
+
+fn needs_a_pod(mode: &str) -> Error {
+    Error::new(Code::IdentityUnavailable, format!("{mode} works only for a pod"))
+        .fix("outside a pod use a managed identity, a service principal or workload identity")
+}
+
+/// `8-4-4-4-12` hexadecimal digits, any case.
+fn is_guid(text: &str) -> bool {
+    let mut groups = text.split('-');
+    [8, 4, 4, 4, 12].into_iter().all(|length| {
+        groups.next().is_some_and(|group| {
+            group.len() == length && group.bytes().all(|b| b.is_ascii_hexdigit())
+        })
+    }) && groups.next().is_none()
+}

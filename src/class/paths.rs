@@ -1,0 +1,237 @@
+//! File names of a mount: where an object may be written, on any platform.
+//!
+//! The rules are a value, not a `cfg`: a name that is a device on Windows is tested on Linux too.
+//! Unix rules hold everywhere; Windows adds what its file systems read differently.
+
+use crate::error::{Error, Result, printable};
+
+/// Bounds of the CSI driver and of Linux.
+const MAX_PATH: usize = 4096;
+const MAX_COMPONENT: usize = 255;
+
+/// Whose file systems a path must be safe on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// Linux and other Unix systems: a backslash and a colon are ordinary characters.
+    Unix,
+    /// Windows: drive letters, streams, devices and names that it would quietly shorten are refused.
+    Windows,
+}
+
+impl Rules {
+    /// Those of the platform this was built for.
+    pub const fn native() -> Self {
+        if cfg!(windows) { Rules::Windows } else { Rules::Unix }
+    }
+
+    /// What two paths must differ in to be two files.
+    pub(super) fn identity(self, path: &str) -> String {
+        match self {
+            Rules::Unix => path.to_owned(),
+            Rules::Windows => path.to_lowercase(),
+        }
+    }
+}
+
+/// A clean relative path of a file in the mount: no empty, `.` or `..` component, no NUL, every
+/// component at most 255 bytes, at most 4096 in all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FilePath(String);
+
+impl FilePath {
+    /// Checks a path by the rules of this platform.
+    ///
+    /// # Errors
+    /// ClassInvalid, with upstream's texts where upstream refuses too.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::parse_with(text, Rules::native())
+    }
+
+    /// Checks a path by these rules.
+    ///
+    /// # Errors
+    /// As [`FilePath::parse`].
+    pub fn parse_with(text: &str, rules: Rules) -> Result<Self> {
+        if text.is_empty() {
+            return Err(Error::class("file name must not be empty"));
+        }
+        if text.starts_with('/') || (rules == Rules::Windows && is_rooted_on_windows(text)) {
+            return Err(Error::class("file name must be a relative path"));
+        }
+        // Any `..` at all, as upstream: `a..b` too. So no component begins with `..` either, which
+        // belongs to the writers' own `..data`.
+        if text.contains("..") {
+            return Err(Error::class("file name must not contain '..'"));
+        }
+        if text.len() > MAX_PATH {
+            return Err(Error::class("file name must not be longer than 4096 bytes"));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(Error::class("file name must not contain control characters"));
+        }
+        for component in text.split('/') {
+            component_is_clean(component)?;
+            if rules == Rules::Windows {
+                component_is_plain_on_windows(component)?;
+            }
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for FilePath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The directory of a version history: upstream joins an index to the alias, which cleans it, so
+/// `./x/` means `x` there (and only there).
+pub(super) fn joined(text: &str) -> String {
+    let rooted = if text.starts_with('/') { "/" } else { "" };
+    let parts: Vec<_> =
+        text.split('/').filter(|component| !component.is_empty() && *component != ".").collect();
+    format!("{rooted}{}", parts.join("/"))
+}
+
+fn component_is_clean(component: &str) -> Result<()> {
+    if component.is_empty() || component == "." {
+        return Err(Error::class("file name must be a clean path")
+            .fix("no leading './', no '//' and no '/' at the end"));
+    }
+    if component.len() > MAX_COMPONENT {
+        return Err(Error::class(format!(
+            "file name must not have an element longer than {MAX_COMPONENT} bytes"
+        )));
+    }
+    Ok(())
+}
+
+fn is_rooted_on_windows(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    let drive = bytes.next().is_some_and(|b| b.is_ascii_alphabetic()) && bytes.next() == Some(b':');
+    drive || text.starts_with('\\')
+}
+
+fn component_is_plain_on_windows(component: &str) -> Result<()> {
+    if component.contains('\\') {
+        return Err(Error::class("file name must not contain '\\' on Windows")
+            .fix("separate folders by '/'"));
+    }
+    if component.contains(['<', '>', ':', '"', '|', '?', '*']) {
+        return Err(Error::class("file name must not contain any of < > : \" | ? * on Windows"));
+    }
+    if component.ends_with(['.', ' ']) {
+        return Err(Error::class("file name must not end in a dot or a space on Windows"));
+    }
+    if is_device(component) {
+        return Err(Error::class(format!(
+            "file name must not be the Windows device {}",
+            printable(component, 32)
+        )));
+    }
+    Ok(())
+}
+
+/// CON, PRN, AUX, NUL, CONIN$, CONOUT$, COM0-COM9 and LPT0-LPT9 (the superscripts 1 to 3 count as
+/// digits), whatever extension follows.
+fn is_device(component: &str) -> bool {
+    let stem = component.split('.').next().unwrap_or(component).trim_end_matches(' ');
+    let stem = stem.to_ascii_uppercase();
+    if matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$") {
+        return true;
+    }
+    let Some(number) = stem.strip_prefix("COM").or_else(|| stem.strip_prefix("LPT")) else {
+        return false;
+    };
+    let mut number = number.chars();
+    let digit = number
+        .next()
+        .is_some_and(|c| c.is_ascii_digit() || matches!(c, '\u{b9}' | '\u{b2}' | '\u{b3}'));
+    digit && number.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str, rules: Rules) -> String {
+        match FilePath::parse_with(text, rules) {
+            Ok(path) => panic!("{path} was accepted"),
+            Err(error) => error.message().to_owned(),
+        }
+    }
+
+    #[test]
+    fn u55_upstream_texts() {
+        for rules in [Rules::Unix, Rules::Windows] {
+            assert_eq!(refused("/secret1", rules), "file name must be a relative path");
+            assert_eq!(refused("secret1/..", rules), "file name must not contain '..'");
+            assert_eq!(refused("../secret1", rules), "file name must not contain '..'");
+            assert_eq!(refused("a..b", rules), "file name must not contain '..'");
+            assert_eq!(refused("", rules), "file name must not be empty");
+            assert_eq!(FilePath::parse_with("secret1", rules).unwrap().as_str(), "secret1");
+        }
+    }
+
+    #[test]
+    fn paths_are_clean_and_bounded() {
+        for text in ["./x", "x/", "a//b", ".", "a/./b", "a/."] {
+            assert_eq!(refused(text, Rules::Unix), "file name must be a clean path", "{text}");
+        }
+        for text in ["a\0b", "a\nb", "a\u{7f}", "a\u{85}b"] {
+            assert_eq!(refused(text, Rules::Unix), "file name must not contain control characters");
+        }
+        let long = "n".repeat(256);
+        assert!(refused(&long, Rules::Unix).contains("255 bytes"));
+        assert!(refused(&"a/".repeat(2049), Rules::Unix).contains("4096 bytes"));
+        let deepest = format!("{}b", "a/".repeat(2047));
+        for good in ["a/b/c", ".hidden", "a.b", "a\\b", "c:x", "\u{e9}", "nul", deepest.as_str()] {
+            assert_eq!(FilePath::parse_with(good, Rules::Unix).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn windows_refuses_what_it_reads_differently() {
+        for text in ["C:\\x", "c:/x", "C:x", "\\x", "\\\\server\\share"] {
+            assert_eq!(
+                refused(text, Rules::Windows),
+                "file name must be a relative path",
+                "{text}"
+            );
+        }
+        for (text, why) in [
+            ("a\\b", "'\\'"),
+            ("file:stream", "any of"),
+            ("a/b?c", "any of"),
+            ("a.", "dot or a space"),
+            ("dir /x", "dot or a space"),
+            ("nul", "device"),
+            ("x/CON.txt", "device"),
+            ("Aux", "device"),
+            ("com1", "device"),
+            ("LPT\u{b2}.log", "device"),
+            ("conout$", "device"),
+            ("com0 .txt", "device"),
+        ] {
+            assert!(refused(text, Rules::Windows).contains(why), "{text}");
+        }
+        for good in ["a/b", "console", "com10", "com", "nul1", "a b", ".x"] {
+            assert_eq!(FilePath::parse_with(good, Rules::Windows).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn histories_join_as_upstream_does() {
+        for (alias, directory) in
+            [("x/", "x"), ("./x//y/", "x/y"), ("x", "x"), ("", ""), (".", ""), ("/x", "/x")]
+        {
+            assert_eq!(joined(alias), directory);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! `--secrets-file`: what stands for nodePublishSecretRef outside a cluster.
+//!
+//! Either the Secret's manifest, or a directory as a Secret volume has it, with a file for each key.
+//! A file that group or others may read is refused: its mode is the only thing that guards it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result, printable};
+use crate::secret::Secret;
+
+use super::Secrets;
+use super::loose::{Loose, LooseMap};
+use super::yaml::{self, Bounds};
+
+/// Largest file of a directory.
+const MAX_VALUE: usize = 64 * 1024;
+/// The files that are looked for in a directory.
+const KEYS: [&str; 2] = ["clientid", "clientsecret"];
+const BOUNDS: Bounds = Bounds { openers: 4_096, indicators: 65_536 };
+const QUOTED: usize = 64;
+
+/// Reads a Secret manifest, or a directory with the files clientid and clientsecret.
+///
+/// # Errors
+/// ClassInvalid when something cannot be read, is too large, open to others or not understood. The
+/// error names the file and the key, never a value.
+pub fn read(path: &Path) -> Result<Secrets> {
+    let metadata = std::fs::metadata(path).map_err(|error| failed(path, &error))?;
+    if !metadata.is_dir() {
+        let text = read_file(path, yaml::MAX_TEXT)?;
+        return manifest(&text).map_err(|error| error.context(path.display()));
+    }
+    let mut secrets = BTreeMap::new();
+    for key in KEYS {
+        let text = read_file(&path.join(key), MAX_VALUE)?;
+        // Editors and `echo` end a file with a line end that is not part of the value.
+        let value = text.strip_suffix(b"\n").unwrap_or(&text);
+        let value = value.strip_suffix(b"\r").unwrap_or(value);
+        secrets.insert(key.to_owned(), Secret::new(value.to_vec()));
+    }
+    Ok(Secrets(secrets))
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Error {
+    Error::class(format!("cannot read {}: {}", path.display(), error.kind()))
+}
+
+fn read_file(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
+    // Asked before opening, so that a pipe nobody writes to is not waited for.
+    if !std::fs::metadata(path).map_err(|error| failed(path, &error))?.is_file() {
+        return Err(Error::class(format!("{} is not a regular file", path.display())));
+    }
+    let file = File::open(path).map_err(|error| failed(path, &error))?;
+    let metadata = file.metadata().map_err(|error| failed(path, &error))?;
+    imp::is_private(path, &metadata)?;
+    let limit = max as u64 + 1;
+    // Room for the whole file from the start: a buffer that grows leaves copies behind.
+    let room = usize::try_from(metadata.len().min(limit)).unwrap_or(max) + 1;
+    let mut text = Zeroizing::new(Vec::with_capacity(room));
+    file.take(limit).read_to_end(&mut text).map_err(|error| failed(path, &error))?;
+    if text.len() > max {
+        return Err(Error::class(format!("{} is larger than {max} bytes", path.display())));
+    }
+    Ok(text)
+}
+
+/// The one Secret among a manifest's documents. JSON is YAML too.
+fn manifest(text: &[u8]) -> Result<Secrets> {
+    let text = std::str::from_utf8(text).map_err(|_| Error::class("the file is not text"))?;
+    yaml::bounded(text, BOUNDS)?;
+    let mut found = None;
+    for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
+        let document = Option::<Document>::deserialize(document)
+            .map_err(|error| yaml::syntax(&error).context(format!("document {index}")))?;
+        let Some(document) = document else { continue };
+        if !matches!(&document.kind, Loose::Text(kind) if kind.expose() == b"Secret") {
+            continue;
+        }
+        if found.replace(document).is_some() {
+            return Err(Error::class("the file has several Secrets")
+                .fix("keep the one with clientid and clientsecret in a file of its own"));
+        }
+    }
+    let document = found.ok_or_else(|| {
+        Error::class("the file has no Secret").fix("it should be a manifest with kind: Secret")
+    })?;
+    let mut secrets = BTreeMap::new();
+    for (key, value) in entries(document.data, "data")? {
+        let value = decode(&value).ok_or_else(|| {
+            Error::class(format!("data.{} is not base64", printable(&key, QUOTED)))
+                .fix("plain values go into stringData")
+        })?;
+        secrets.insert(key, value);
+    }
+    // As in the cluster, stringData wins.
+    secrets.extend(entries(document.string_data, "stringData")?);
+    Ok(Secrets(secrets))
+}
+
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default = "nothing")]
+    kind: Loose,
+    #[serde(default = "no_entries")]
+    data: LooseMap,
+    #[serde(default = "no_entries", rename = "stringData")]
+    string_data: LooseMap,
+}
+
+fn nothing() -> Loose {
+    Loose::Null
+}
+
+fn no_entries() -> LooseMap {
+    LooseMap::Null
+}
+
+fn entries(map: LooseMap, field: &str) -> Result<Vec<(String, Secret)>> {
+    let entries = match map {
+        LooseMap::Map(entries) => entries,
+        LooseMap::Null => Vec::new(),
+        LooseMap::Wrong(kind) => {
+            return Err(Error::class(format!("{field} is {kind}, not a mapping")));
+        }
+        LooseMap::TooMany => return Err(Error::class(format!("{field} has too many keys"))),
+    };
+    entries
+        .into_iter()
+        .map(|(key, value)| match value {
+            Loose::Text(value) => Ok((key, value)),
+            Loose::Null => Ok((key, Secret::default())),
+            Loose::Wrong(kind) => Err(Error::class(format!(
+                "{field}.{} is {kind}, not a string",
+                printable(&key, QUOTED)
+            ))
+            .fix("quote the value")),
+        })
+        .collect()
+}
+
+fn decode(value: &Secret) -> Option<Secret> {
+    // Manifests may wrap long lines.
+    let compact: Zeroizing<Vec<u8>> = Zeroizing::new(
+        value.expose().iter().copied().filter(|b| !b.is_ascii_whitespace()).collect(),
+    );
+    STANDARD.decode(compact.as_slice()).ok().map(Secret::new)
+}
+
+#[cfg(unix)]
+mod imp {
+    use std::fs::Metadata;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    use crate::error::{Error, Result};
+
+    pub(super) fn is_private(path: &Path, metadata: &Metadata) -> Result<()> {
+        if metadata.mode() & 0o077 != 0 {
+            return Err(Error::class(format!(
+                "{} may be used by its group or by others (mode {:o})",
+                path.display(),
+                metadata.mode() & 0o7777
+            ))
+            .fix(format!("chmod 600 {}", path.display())));
+        }
+        Ok(())
+    }
+}
+
+/// Access lists are not looked at.
+#[cfg(not(unix))]
+mod imp {
+    use std::fs::Metadata;
+    use std::path::Path;
+
+    use crate::error::Result;
+
+    pub(super) fn is_private(_: &Path, _: &Metadata) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! From a claim to a proof, and from a proof to tokens.
+//!
+//! A caller's [`Claim`] is unproven input. [`Identities::prove`] asks the token service with exactly
+//! that input; only when it answers with a token does a [`Proof`] exist. A proof is found again by an
+//! HMAC, keyed for this process, over the length-prefixed tuple (mode, authority, tenant, client id,
+//! assertion or secret, scope): the same inputs share it, any other input is another proof. It ends
+//! with the token or the assertion, whichever ends first, less a margin. Claims inside an assertion
+//! are never part of a decision before Entra accepted that very assertion.
+//!
+//! One credential object belongs to one proof: the SDK's credentials cache by scope alone and would
+//! hand one caller's token to another.
+
+mod assertion;
+mod entra;
+mod imds;
+mod proof;
+mod transport;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use dashmap::DashMap;
+use ring::{hmac, rand::SystemRandom};
+use tokio::sync::Mutex;
+
+use crate::class::{Assertion, Claim};
+use crate::cloud::Cloud;
+use crate::error::{Code, Error, Result};
+use crate::http::Http;
+use crate::secret::Secret;
+
+pub use proof::{Mode, Proof, ProvenIdentity};
+use proof::{ProofKey, ProofKeyInput};
+
+/// A token or assertion this close to its end is not used any more.
+const MARGIN: Duration = Duration::from_secs(30);
+/// Most proofs kept; the least recently used goes first.
+const MAX_PROOFS: usize = 4096;
+/// Longest accepted assertion. Kubernetes tokens are about 1 KiB.
+const MAX_ASSERTION: usize = 16 * 1024;
+
+/// A bearer token with its end.
+#[derive(Clone)]
+pub(crate) struct Token {
+    pub(crate) bearer: Secret,
+    pub(crate) expires: SystemTime,
+}
+
+/// The proofs of the process.
+#[derive(Clone)]
+pub struct Identities(Arc<Inner>);
+
+struct Inner {
+    http: Http,
+    hmac: hmac::Key,
+    proofs: DashMap<ProofKey, Arc<Entry>>,
+}
+
+/// One proof to be: the lock makes a single token request for callers with the same inputs.
+struct Entry {
+    state: Mutex<State>,
+    used: std::sync::Mutex<Instant>,
+}
+
+#[derive(Default)]
+struct State {
+    proof: Option<Proof>,
+    /// The last refusal or failure, and when it came. It answers whoever was already waiting then: a
+    /// mount of a hundred objects with a wrong secret asks the token service once.
+    failed: Option<(Instant, Error)>,
+}
+
+impl Identities {
+    /// An empty table over these clients.
+    pub fn new(http: Http) -> Result<Self> {
+        let hmac = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+            .map_err(|_| Error::new(Code::Local, "the system gives no random numbers"))?;
+        Ok(Self(Arc::new(Inner { http, hmac, proofs: DashMap::new() })))
+    }
+
+    /// The outbound clients.
+    pub fn http(&self) -> &Http {
+        &self.0.http
+    }
+
+    /// Proves a claim by getting a token for `scope` (`https://vault.azure.net/.default`) with it.
+    ///
+    /// # Errors
+    /// Unauthenticated when the token service refuses, IdentityUnavailable when this identity cannot
+    /// work here, and the transport errors of [`crate::http`].
+    pub async fn prove(
+        &self,
+        claim: &Claim,
+        cloud: &Cloud,
+        scope: &str,
+        deadline: Instant,
+    ) -> Result<Proof> {
+        let claim = resolve(claim).await?;
+        let key = ProofKeyInput::new(&claim, cloud, scope).key(&self.0.hmac);
+        let (entry, arrived) = (self.entry(&key), Instant::now());
+        let result = tokio::time::timeout_at(deadline.into(), async {
+            let mut state = entry.state.lock().await;
+            if let Some(proof) = state.proof.as_ref().filter(|proof| proof.is_live()) {
+                return Ok(proof.clone());
+            }
+            if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| *at >= arrived) {
+                return Err(error.clone());
+            }
+            *state = State::default();
+            let outcome = self.request(&claim, cloud, scope, deadline).await;
+            match &outcome {
+                Ok(proof) => state.proof = Some(proof.clone()),
+                Err(error) => state.failed = Some((Instant::now(), error.clone())),
+            }
+            outcome
+        })
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::new(Code::TimedOut, "no token before the deadline")
+                .fix("check that the node may reach the token service"))
+        });
+        if result.is_err() {
+            // Not a proof: leave nothing behind, unless another caller is using the entry.
+            self.0.proofs.remove_if(&key, |_, entry| Arc::strong_count(entry) <= 2);
+        }
+        result
+    }
+
+    fn entry(&self, key: &ProofKey) -> Arc<Entry> {
+        if self.0.proofs.len() >= MAX_PROOFS && !self.0.proofs.contains_key(key) {
+            self.evict();
+        }
+        let entry = self.0.proofs.entry(*key).or_insert_with(|| {
+            Arc::new(Entry { state: Mutex::default(), used: std::sync::Mutex::new(Instant::now()) })
+        });
+        if let Ok(mut used) = entry.used.lock() {
+            *used = Instant::now();
+        }
+        entry.clone()
+    }
+
+    /// Drops ended proofs, and then the least recently used ones, down to seven eighths.
+    fn evict(&self) {
+        // An entry whose lock is held is being proved: it stays.
+        self.0.proofs.retain(|_, entry| {
+            entry
+                .state
+                .try_lock()
+                .map_or(true, |state| state.proof.as_ref().is_some_and(Proof::is_live))
+        });
+        let target = MAX_PROOFS - MAX_PROOFS / 8;
+        if self.0.proofs.len() <= target {
+            return;
+        }
+        let mut ages: Vec<_> = self
+            .0
+            .proofs
+            .iter()
+            .map(|entry| (entry.used.lock().map_or_else(|e| *e.into_inner(), |u| *u), *entry.key()))
+            .collect();
+        ages.sort_unstable_by_key(|(used, _)| *used);
+        for (_, key) in ages.into_iter().take(self.0.proofs.len().saturating_sub(target)) {
+            self.0.proofs.remove(&key);
+        }
+    }
+
+    async fn request(
+        &self,
+        claim: &Resolved<'_>,
+        cloud: &Cloud,
+        scope: &str,
+        deadline: Instant,
+    ) -> Result<Proof> {
+        let http = &self.0.http;
+        match claim {
+            Resolved::ServicePrincipal { tenant, client_id, client_secret } => {
+                let credential =
+                    entra::client_secret(http, cloud, tenant, client_id, client_secret)?;
+                let token = entra::token(credential.as_ref(), scope, deadline).await?;
+                let identity =
+                    ProvenIdentity::new(Mode::ServicePrincipal, cloud, tenant, client_id);
+                Ok(Proof::new(identity, token.expires, scope, token))
+            }
+            Resolved::Workload { tenant, client_id, assertion } => {
+                let credential =
+                    entra::client_assertion(http, cloud, tenant, client_id, assertion)?;
+                let token = entra::token(credential.as_ref(), scope, deadline).await?;
+                let ends = match assertion::expiry(assertion) {
+                    Some(expiry) => expiry.min(token.expires),
+                    None => token.expires,
+                };
+                let identity = ProvenIdentity::new(Mode::Workload, cloud, tenant, client_id);
+                Ok(Proof::new(identity, ends, scope, token))
+            }
+            Resolved::Managed { client_id } => {
+                let token = imds::token(http, *client_id, scope, deadline).await?;
+                let identity =
+                    ProvenIdentity::new(Mode::Managed, cloud, "", client_id.unwrap_or(""));
+                Ok(Proof::new(identity, token.expires, scope, token))
+            }
+        }
+    }
+}
+
+/// A claim whose inputs are all in memory: what exactly will be sent, and so what the proof is of.
+enum Resolved<'a> {
+    ServicePrincipal { tenant: &'a str, client_id: &'a str, client_secret: &'a Secret },
+    Workload { tenant: &'a str, client_id: &'a str, assertion: Secret },
+    Managed { client_id: Option<&'a str> },
+}
+
+async fn resolve(claim: &Claim) -> Result<Resolved<'_>> {
+    match claim {
+        Claim::ServicePrincipal { tenant, client_id, client_secret } => {
+            Ok(Resolved::ServicePrincipal { tenant: tenant.as_str(), client_id, client_secret })
+        }
+        Claim::Workload { tenant, client_id, assertion } => {
+            let assertion = match assertion {
+                Assertion::Token(token) => token.clone(),
+                Assertion::File(path) => assertion::read(path).await?,
+            };
+            if assertion.len() > MAX_ASSERTION {
+                return Err(Error::class("the service account token is longer than 16 KiB"));
+            }
+            Ok(Resolved::Workload { tenant: tenant.as_str(), client_id, assertion })
+        }
+        Claim::Managed { client_id } => Ok(Resolved::Managed { client_id: client_id.as_deref() }),
+        Claim::Pod => Err(not_yet("pod identity (usePodIdentity)")),
+        Claim::Binding { .. } => Err(not_yet("identity binding (useAzureTokenProxy)")),
+    }
+}
+
+fn not_yet(mode: &str) -> Error {
+    Error::new(Code::IdentityUnavailable, format!("{mode} is not supported by this version"))
+        .fix("use workload identity, a service principal or a managed identity")
+}

@@ -1,0 +1,194 @@
+//! Tokens from Entra by client secret or client assertion, with the SDK's credentials.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core::credentials::{Secret as AzureSecret, TokenCredential};
+use azure_core::error::ErrorKind;
+use azure_core::http::{
+    ClientMethodOptions, ClientOptions, RetryOptions, Transport as AzureTransport,
+};
+use azure_identity::{
+    ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
+    ClientSecretCredential, ClientSecretCredentialOptions,
+};
+
+use crate::cloud::Cloud;
+use crate::error::{Code, Error, Hop, Result};
+use crate::http::Http;
+use crate::secret::Secret;
+
+use super::Token;
+use super::transport::Transport;
+
+pub(super) fn client_secret(
+    http: &Http,
+    cloud: &Cloud,
+    tenant: &str,
+    client_id: &str,
+    secret: &Secret,
+) -> Result<Arc<dyn TokenCredential>> {
+    let text = secret.expose_str().unwrap_or_default().to_owned();
+    let options = ClientSecretCredentialOptions { client_options: options(http, cloud) };
+    let credential = ClientSecretCredential::new(
+        tenant,
+        client_id.to_owned(),
+        AzureSecret::new(text),
+        Some(options),
+    )
+    .map_err(|error| translate(&error))?;
+    Ok(credential)
+}
+
+pub(super) fn client_assertion(
+    http: &Http,
+    cloud: &Cloud,
+    tenant: &str,
+    client_id: &str,
+    assertion: &Secret,
+) -> Result<Arc<dyn TokenCredential>> {
+    let options = ClientAssertionCredentialOptions { client_options: options(http, cloud) };
+    let credential = ClientAssertionCredential::new(
+        tenant.to_owned(),
+        client_id.to_owned(),
+        Held(assertion.clone()),
+        Some(options),
+    )
+    .map_err(|error| translate(&error))?;
+    Ok(credential)
+}
+
+/// Asks once; the deadline covers everything the SDK does.
+pub(super) async fn token(
+    credential: &dyn TokenCredential,
+    scope: &str,
+    deadline: Instant,
+) -> Result<Token> {
+    let scopes = [scope];
+    let request = credential.get_token(&scopes, None);
+    let token = match tokio::time::timeout_at(deadline.into(), request).await {
+        Ok(Ok(token)) => token,
+        Ok(Err(error)) => return Err(translate(&error)),
+        Err(_) => {
+            return Err(Error::new(Code::TimedOut, "Entra gave no token before the deadline")
+                .at(Hop::Entra)
+                .fix("check that the node may reach the token service"));
+        }
+    };
+    let seconds = u64::try_from(token.expires_on.unix_timestamp()).unwrap_or(0);
+    Ok(Token {
+        bearer: Secret::from(token.token.secret()),
+        expires: SystemTime::UNIX_EPOCH
+            .checked_add(Duration::from_secs(seconds))
+            .unwrap_or(SystemTime::UNIX_EPOCH),
+    })
+}
+
+fn options(http: &Http, cloud: &Cloud) -> ClientOptions {
+    let mut custom = CustomConfiguration::default();
+    custom.authority_host = cloud.authority.clone();
+    ClientOptions {
+        cloud: Some(Arc::new(CloudConfiguration::from(custom))),
+        // Retrying is decided by whoever knows the caller's deadline, not inside one attempt.
+        retry: RetryOptions::none(),
+        transport: Some(AzureTransport::new(Arc::new(Transport(http.clone())))),
+        ..ClientOptions::default()
+    }
+}
+
+/// The assertion of this very request, held in memory.
+struct Held(Secret);
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Held(***)")
+    }
+}
+
+#[async_trait::async_trait]
+impl ClientAssertion for Held {
+    async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
+        Ok(self.0.expose_str().unwrap_or_default().to_owned())
+    }
+}
+
+/// Turns the SDK's error into ours. Its texts quote the service's description and, on parse errors,
+/// the answer itself; only the status and Entra's own code numbers are kept.
+fn translate(error: &azure_core::Error) -> Error {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if let Some(ours) = current.downcast_ref::<Error>() {
+            return ours.clone();
+        }
+        if let Some(azure) = current.downcast_ref::<azure_core::Error>()
+            && let ErrorKind::HttpResponse { status, error_code, .. } = azure.kind()
+        {
+            return refused(u16::from(*status), error_code.as_deref());
+        }
+        cause = current.source();
+    }
+    Error::new(Code::BadAnswer, "Entra's answer could not be used").at(Hop::Entra)
+}
+
+/// Entra answered with an error status.
+fn refused(status: u16, numbers: Option<&str>) -> Error {
+    // Numbers only: the SDK joins the `error_codes` array.
+    let number = numbers
+        .and_then(|list| list.split(',').next())
+        .filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
+    let service_code = number.map(|number| format!("AADSTS{number}"));
+    let code = match status {
+        429 => Code::Throttled,
+        500.. => Code::Unavailable,
+        _ => Code::Unauthenticated,
+    };
+    let shown = service_code.as_deref().unwrap_or("no AADSTS code");
+    let error =
+        Error::new(code, format!("Entra refused the token request: RESPONSE {status}, {shown}"))
+            .at(Hop::Entra)
+            .answered(status, service_code.clone());
+    match number.and_then(likely_fix) {
+        Some(fix) => error.fix(fix),
+        None => error,
+    }
+}
+
+/// The codes that users meet, and what helped them.
+fn likely_fix(number: &str) -> Option<&'static str> {
+    Some(match number {
+        "7000215" => "the client secret is wrong: use the secret's value, not its id",
+        "7000222" => "the client secret has expired: create a new one and update the Secret",
+        "700016" => {
+            "no app registration with this client id in this tenant: check clientID and tenantID"
+        }
+        "90002" => "no such tenant: check tenantID and cloudName",
+        "70021" | "700213" | "700211" | "7002138" => {
+            "no federated credential matches: its issuer, subject \
+             (system:serviceaccount:NAMESPACE:NAME) and audience must equal the token's"
+        }
+        "700024" => "the service account token has expired, or the node's clock is off",
+        "50013" | "5002723" => {
+            "the service account token's signature was not accepted: check the issuer URL"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_keeps_status_and_number_and_names_a_fix() {
+        let error = refused(401, Some("7000215"));
+        assert_eq!(error.code(), Code::Unauthenticated);
+        assert_eq!(error.service_code(), Some("AADSTS7000215"));
+        assert!(error.to_string().contains("RESPONSE 401, AADSTS7000215"), "{error}");
+        assert!(error.likely_fix().unwrap().contains("client secret is wrong"));
+        assert_eq!(refused(503, None).code(), Code::Unavailable);
+        assert_eq!(refused(429, Some("x")).service_code(), None);
+    }
+}

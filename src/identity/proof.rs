@@ -1,0 +1,206 @@
+//! What a proof is, and the key it is found by.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ring::hmac;
+
+use crate::cloud::Cloud;
+use crate::secret::Secret;
+
+use super::{MARGIN, Resolved, Token};
+
+/// How an identity was proved. Two modes never share anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Client secret at Entra.
+    ServicePrincipal,
+    /// Client assertion (service account token) at Entra.
+    Workload,
+    /// IMDS of this machine.
+    Managed,
+}
+
+impl Mode {
+    /// For logs and status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::ServicePrincipal => "service-principal",
+            Mode::Workload => "workload",
+            Mode::Managed => "managed",
+        }
+    }
+}
+
+/// Who was proved. The part of every value key that keeps callers apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProvenIdentity {
+    /// Mode.
+    pub mode: Mode,
+    /// Authority that answered; the cloud's, also for managed identities.
+    pub authority: String,
+    /// Tenant; blank for managed identities.
+    pub tenant: String,
+    /// Client id; blank for the system-assigned identity.
+    pub client_id: String,
+}
+
+impl ProvenIdentity {
+    pub(super) fn new(mode: Mode, cloud: &Cloud, tenant: &str, client_id: &str) -> Self {
+        Self {
+            mode,
+            authority: cloud.authority.clone(),
+            tenant: tenant.to_ascii_lowercase(),
+            client_id: client_id.to_ascii_lowercase(),
+        }
+    }
+}
+
+/// Evidence that a token service accepted a caller's inputs, with the token it gave.
+#[derive(Clone)]
+pub struct Proof(Arc<Inner>);
+
+struct Inner {
+    identity: ProvenIdentity,
+    ends: SystemTime,
+    scope: String,
+    bearer: Secret,
+}
+
+impl Proof {
+    pub(super) fn new(
+        identity: ProvenIdentity,
+        ends: SystemTime,
+        scope: &str,
+        token: Token,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            identity,
+            ends: ends.checked_sub(MARGIN).unwrap_or(SystemTime::UNIX_EPOCH),
+            scope: scope.to_owned(),
+            bearer: token.bearer,
+        }))
+    }
+
+    /// Who was proved.
+    pub fn identity(&self) -> &ProvenIdentity {
+        &self.0.identity
+    }
+
+    /// When the proof ends, margin included.
+    pub fn ends(&self) -> SystemTime {
+        self.0.ends
+    }
+
+    /// Whether the proof may still be used.
+    pub fn is_live(&self) -> bool {
+        SystemTime::now() < self.0.ends
+    }
+
+    /// The scope the token is for.
+    pub fn scope(&self) -> &str {
+        &self.0.scope
+    }
+
+    /// The bearer token, for the Authorization header only.
+    pub(crate) fn bearer(&self) -> &Secret {
+        &self.0.bearer
+    }
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proof")
+            .field("identity", &self.0.identity)
+            .field("scope", &self.0.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+/// HMAC over the inputs of a token request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ProofKey([u8; 32]);
+
+/// The inputs, in order. Borrowed: the assertion and the secret are not copied.
+pub(super) struct ProofKeyInput<'a>([&'a [u8]; 6]);
+
+impl<'a> ProofKeyInput<'a> {
+    pub(super) fn new(claim: &'a Resolved<'_>, cloud: &'a Cloud, scope: &'a str) -> Self {
+        let (mode, tenant, client_id, evidence): (Mode, &str, &str, &[u8]) = match claim {
+            Resolved::ServicePrincipal { tenant, client_id, client_secret } => {
+                (Mode::ServicePrincipal, tenant, client_id, client_secret.expose())
+            }
+            Resolved::Workload { tenant, client_id, assertion } => {
+                (Mode::Workload, tenant, client_id, assertion.expose())
+            }
+            Resolved::Managed { client_id } => (Mode::Managed, "", client_id.unwrap_or(""), b""),
+        };
+        Self([
+            mode.as_str().as_bytes(),
+            cloud.authority.as_bytes(),
+            tenant.as_bytes(),
+            client_id.as_bytes(),
+            evidence,
+            scope.as_bytes(),
+        ])
+    }
+
+    pub(super) fn key(&self, hmac_key: &hmac::Key) -> ProofKey {
+        let mut context = hmac::Context::with_key(hmac_key);
+        for field in self.0 {
+            context.update(&(field.len() as u64).to_be_bytes());
+            context.update(field);
+        }
+        let mut out = [0; 32];
+        out.copy_from_slice(context.sign().as_ref());
+        ProofKey(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cloud(authority: &str) -> Cloud {
+        Cloud {
+            name: "AzurePublicCloud".to_owned(),
+            authority: authority.to_owned(),
+            vault_suffix: "vault.azure.net".to_owned(),
+            resource: "https://vault.azure.net".to_owned(),
+            named: true,
+        }
+    }
+
+    #[test]
+    fn every_input_and_every_boundary_between_inputs_makes_another_key() {
+        let hmac_key = hmac::Key::new(hmac::HMAC_SHA256, b"test");
+        let (a, b) = (cloud("https://a"), cloud("https://b"));
+        let secret = |text: &str| Secret::from(text);
+        let (s1, s2) = (secret("s1"), secret("s2"));
+        fn sp<'a>(tenant: &'a str, client_id: &'a str, secret: &'a Secret) -> Resolved<'a> {
+            Resolved::ServicePrincipal { tenant, client_id, client_secret: secret }
+        }
+        let wl = |assertion: &str| Resolved::Workload {
+            tenant: "t",
+            client_id: "c",
+            assertion: Secret::from(assertion),
+        };
+        let cases = [
+            (sp("t", "c", &s1), &a, "scope"),
+            (sp("t", "c", &s2), &a, "scope"),
+            (sp("t", "cs", &Secret::from("1")), &a, "scope"),
+            (sp("tc", "", &s1), &a, "scope"),
+            (sp("t", "c", &s1), &b, "scope"),
+            (sp("t", "c", &s1), &a, "other"),
+            (wl("s1"), &a, "scope"),
+            (wl("s2"), &a, "scope"),
+            (Resolved::Managed { client_id: None }, &a, "scope"),
+            (Resolved::Managed { client_id: Some("c") }, &a, "scope"),
+        ]
+        .map(|(claim, cloud, scope)| ProofKeyInput::new(&claim, cloud, scope).key(&hmac_key).0);
+        let distinct: std::collections::BTreeSet<_> = cases.iter().collect();
+        assert_eq!(distinct.len(), cases.len());
+        assert_eq!(cases[0], ProofKeyInput::new(&sp("t", "c", &s1), &a, "scope").key(&hmac_key).0);
+    }
+}

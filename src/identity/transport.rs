@@ -1,0 +1,59 @@
+//! azure_identity over our own HTTP: no redirects, bounded bodies, errors that know the hop.
+
+use std::time::{Duration, Instant};
+
+use azure_core::http::{AsyncRawResponse, HttpClient, Request, headers::Headers};
+use azure_core::{Error as AzureError, error::ErrorKind};
+
+use crate::error::Hop;
+use crate::http::{Exchange, Http, exchange};
+
+/// Largest accepted answer of a token service.
+const MAX_BODY: usize = 1024 * 1024;
+/// A token request's own limit; callers usually give less.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The transport handed to the SDK's credentials.
+#[derive(Debug)]
+pub(super) struct Transport(pub(super) Http);
+
+#[async_trait::async_trait]
+impl HttpClient for Transport {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        // Our error travels inside the SDK's and is found again by `entra::translate`.
+        let wrap = |error: crate::Error| {
+            AzureError::with_error(ErrorKind::Io, error, "token request failed")
+        };
+        let url = request.url();
+        let host = url.host_str().unwrap_or_default();
+        let mut outgoing = self.0.secure().map_err(wrap)?.post(url.clone());
+        for (name, value) in request.headers().iter() {
+            outgoing = outgoing.header(name.as_str(), value.as_str());
+        }
+        let azure_core::http::Body::Bytes(body) = request.body() else {
+            return Err(AzureError::with_message(ErrorKind::Other, "unexpected streaming body"));
+        };
+        let answer = exchange(
+            outgoing.body(body.clone()),
+            Exchange {
+                hop: Hop::Entra,
+                what: &format!("token request to https://{host}{}", url.path()),
+                max_body: MAX_BODY,
+                deadline: Instant::now() + LIMIT,
+            },
+        )
+        .await
+        .map_err(wrap)?;
+        let mut headers = Headers::new();
+        for name in ["content-type", "retry-after", "x-ms-request-id"] {
+            if let Some(value) = answer.headers.get(name).and_then(|value| value.to_str().ok()) {
+                headers.insert(name, value.to_owned());
+            }
+        }
+        Ok(AsyncRawResponse::from_bytes(
+            answer.status.into(),
+            headers,
+            answer.body.expose().to_vec(),
+        ))
+    }
+}

@@ -1,0 +1,341 @@
+//! Answers of the data plane, as types or as errors that keep status, code and message.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::class::{ObjectKind, ObjectName};
+use crate::error::{Code, Error, Hop, Result, printable};
+use crate::fetch::ObjectRef;
+use crate::http::{Answer, retry_after};
+use crate::secret::Secret;
+
+use super::model::{Body, Jwk, ObjectVersion};
+use super::without_query;
+
+/// Longest message of a vault that is passed on.
+const MAX_MESSAGE: usize = 512;
+
+#[derive(Default, Deserialize)]
+struct Attributes {
+    enabled: Option<bool>,
+    created: Option<i64>,
+    exp: Option<i64>,
+    nbf: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct WireSecret {
+    value: Option<Secret>,
+    id: Option<String>,
+    #[serde(rename = "contentType")]
+    content_type: Option<String>,
+    kid: Option<String>,
+    attributes: Option<Attributes>,
+}
+
+#[derive(Deserialize)]
+struct WireKey {
+    key: Option<WireJwk>,
+    attributes: Option<Attributes>,
+}
+
+#[derive(Deserialize)]
+struct WireJwk {
+    kid: Option<String>,
+    kty: Option<String>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireCertificate {
+    cer: Option<String>,
+    id: Option<String>,
+    attributes: Option<Attributes>,
+}
+
+#[derive(Deserialize)]
+struct WirePage {
+    #[serde(default)]
+    value: Option<Vec<WireItem>>,
+    #[serde(rename = "nextLink")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireItem {
+    id: Option<String>,
+    kid: Option<String>,
+    attributes: Option<Attributes>,
+}
+
+/// One page of a list.
+pub(super) struct Page {
+    pub(super) names: Vec<ObjectName>,
+    pub(super) next: Option<String>,
+}
+
+/// A 200 answer to a GET of one object.
+pub(super) fn object(object: &ObjectRef, url: &str, answer: &Answer) -> Result<ObjectVersion> {
+    let (id, attributes, body) = match object.kind {
+        ObjectKind::Secret => {
+            let wire: WireSecret = decode(url, answer)?;
+            let value = wire.value.ok_or_else(|| missing(url, "secret value is nil"))?;
+            let id = wire.id.ok_or_else(|| missing(url, "secret id is nil"))?;
+            let body = Body::Secret {
+                value,
+                content_type: wire.content_type.filter(|text| !text.is_empty()),
+                kid: wire.kid.filter(|text| !text.is_empty()),
+            };
+            (id, wire.attributes, body)
+        }
+        ObjectKind::Key => {
+            let wire: WireKey = decode(url, answer)?;
+            let jwk = wire.key.ok_or_else(|| missing(url, "key value is nil"))?;
+            let id = jwk.kid.ok_or_else(|| missing(url, "key id is nil"))?;
+            let WireJwk { kty, crv, n, e, x, y, .. } = jwk;
+            (id, wire.attributes, Body::Key(Jwk { kty, crv, n, e, x, y }))
+        }
+        ObjectKind::Certificate => {
+            let wire: WireCertificate = decode(url, answer)?;
+            let cer = wire
+                .cer
+                .filter(|text| !text.is_empty())
+                .ok_or_else(|| missing(url, "certificate value is nil"))?;
+            let id = wire.id.ok_or_else(|| missing(url, "certificate id is nil"))?;
+            let cer = STANDARD
+                .decode(cer)
+                .map_err(|_| missing(url, "certificate value is not base64"))?;
+            (id, wire.attributes, Body::Certificate { cer })
+        }
+    };
+    let attributes = attributes.unwrap_or_default();
+    Ok(ObjectVersion {
+        kind: object.kind,
+        name: object.name.as_str().to_owned(),
+        version: segment(&id, 2).map(|text| printable(text, 64)).unwrap_or_default(),
+        created: attributes.created,
+        expires: attributes.exp,
+        not_before: attributes.nbf,
+        body,
+    })
+}
+
+/// A 200 answer to a list. Disabled entries are left out; names we could not ask for are too.
+pub(super) fn page(kind: ObjectKind, url: &str, answer: &Answer) -> Result<Page> {
+    let wire: WirePage = decode(url, answer)?;
+    let names = wire
+        .value
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|item| item.attributes.as_ref().and_then(|a| a.enabled) != Some(false))
+        .filter_map(|item| {
+            let id = match kind {
+                ObjectKind::Key => item.kid,
+                ObjectKind::Secret | ObjectKind::Certificate => item.id,
+            }?;
+            ObjectName::parse(segment(&id, 1)?).ok()
+        })
+        .collect();
+    Ok(Page { names, next: wire.next.filter(|link| !link.is_empty()) })
+}
+
+/// Any other answer: status, code and message of the service, and what usually helps.
+pub(super) fn refused(url: &str, answer: &Answer) -> Error {
+    #[derive(Deserialize)]
+    struct Envelope {
+        error: Option<Fault>,
+    }
+    #[derive(Deserialize)]
+    struct Fault {
+        code: Option<String>,
+        message: Option<String>,
+        innererror: Option<Inner>,
+    }
+    #[derive(Deserialize)]
+    struct Inner {
+        code: Option<String>,
+    }
+    let fault = serde_json::from_slice::<Envelope>(answer.body.expose())
+        .ok()
+        .and_then(|envelope| envelope.error);
+    let (outer, message, inner) = match fault {
+        Some(fault) => (fault.code, fault.message, fault.innererror.and_then(|inner| inner.code)),
+        None => (None, None, None),
+    };
+    let outer = outer.map(|code| printable(&code, 64));
+    let inner = inner.map(|code| printable(&code, 64));
+    let message = message.map(|text| printable(&text, MAX_MESSAGE));
+
+    let status = answer.status;
+    let what = format!("GET {}", without_query(url));
+    let mut text = format!("{what}: RESPONSE {status}");
+    if let Some(code) = &outer {
+        text.push_str(&format!(", ERROR CODE: {code}"));
+    }
+    if let Some(code) = &inner {
+        text.push_str(&format!(" ({code})"));
+    }
+    if let Some(message) = &message {
+        text.push_str(&format!(": {message}"));
+    }
+    let inner = inner.as_deref().unwrap_or_default();
+    let code = match status {
+        404 => Code::NotFound,
+        403 if inner.ends_with("Disabled") => Code::Disabled,
+        401 => Code::Unauthenticated,
+        403 => Code::Forbidden,
+        429 => Code::Throttled,
+        500.. => Code::Unavailable,
+        _ => Code::BadAnswer,
+    };
+    let fix = match (code, inner) {
+        (Code::NotFound, _) => "check objectName, objectType, objectVersion and keyvaultName",
+        (Code::Disabled, _) => "enable this version in the vault, or name another objectVersion",
+        (Code::Forbidden, "ForbiddenByFirewall") => {
+            "the vault's network rules refuse this node: allow its subnet, or use a private endpoint"
+        }
+        (Code::Forbidden, "ForbiddenByPolicy") => {
+            "give this identity the get (and list) permission in the vault's access policies"
+        }
+        (Code::Forbidden, _) => {
+            "give this identity a role such as Key Vault Secrets User (secrets), Crypto User (keys) or \
+             Certificate User (certificates) on the vault; a new role takes minutes to work"
+        }
+        (Code::Throttled, _) => {
+            "the vault's limit is reached: fewer pods or a longer rotation interval"
+        }
+        (Code::BadAnswer, _) if (300..400).contains(&status) => {
+            "redirects are not followed: check what answers at the vault's name"
+        }
+        _ => "",
+    };
+    let error = Error::new(code, text)
+        .at(Hop::Vault)
+        .answered(status, outer)
+        .retry_after(retry_after(&answer.headers));
+    if fix.is_empty() { error } else { error.fix(fix) }
+}
+
+/// Decodes a body. serde's own text quotes input, so only the place is kept.
+fn decode<T: DeserializeOwned>(url: &str, answer: &Answer) -> Result<T> {
+    serde_json::from_slice(answer.body.expose()).map_err(|error| {
+        Error::new(
+            Code::BadAnswer,
+            format!(
+                "GET {}: RESPONSE 200 with a body that is not the vault's (line {}, column {})",
+                without_query(url),
+                error.line(),
+                error.column()
+            ),
+        )
+        .at(Hop::Vault)
+        .fix("check what answers at the vault's name: a proxy's page is the usual cause")
+    })
+}
+
+fn missing(url: &str, what: &str) -> Error {
+    Error::new(Code::BadAnswer, format!("GET {}: {what}", without_query(url))).at(Hop::Vault)
+}
+
+/// Path segment `n` of an id URL: 1 is the name, 2 the version.
+fn segment(id: &str, n: usize) -> Option<&str> {
+    let path = id.split_once("://")?.1.split_once('/')?.1;
+    path.split('/').nth(n).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::class::Version;
+
+    const URL: &str = "https://kv.vault.azure.net/secrets/x/?api-version=7.4";
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer { status, headers: Default::default(), body: Secret::from(body) }
+    }
+
+    fn wanted(kind: ObjectKind) -> ObjectRef {
+        ObjectRef { kind, name: ObjectName::parse("x").unwrap(), version: Version::Latest }
+    }
+
+    #[test]
+    fn a_secret_keeps_its_version_and_dates() {
+        let body = r#"{"value":"v","id":"https://kv.vault.azure.net/secrets/x/abc123",
+            "contentType":"","kid":"","attributes":{"enabled":true,"created":5,"exp":6,"nbf":4}}"#;
+        let version = object(&wanted(ObjectKind::Secret), URL, &answer(200, body)).unwrap();
+        assert_eq!(version.version, "abc123");
+        assert_eq!(
+            (version.created, version.expires, version.not_before),
+            (Some(5), Some(6), Some(4))
+        );
+        let Body::Secret { value, content_type, kid } = version.body else { panic!() };
+        assert_eq!(value.expose(), b"v");
+        assert_eq!((content_type, kid), (None, None), "blank counts as absent");
+    }
+
+    #[test]
+    fn bodies_that_are_not_the_vaults_give_errors_without_input() {
+        let cases = [
+            (ObjectKind::Secret, r#"{"value":7,"canary":"canary"}"#),
+            (ObjectKind::Secret, r#"{"value":{"canary":1}}"#),
+            (ObjectKind::Secret, r#"{"id":"https://x/secrets/x/canary"}"#),
+            (ObjectKind::Secret, r#"{"value":"canary"}"#),
+            (ObjectKind::Secret, "<html>canary</html>"),
+            (ObjectKind::Secret, ""),
+            (ObjectKind::Key, "{}"),
+            (ObjectKind::Key, r#"{"key":{"kty":"RSA","n":"canary"}}"#),
+            (ObjectKind::Certificate, r#"{"id":"https://x/certificates/x/1","cer":null}"#),
+            (ObjectKind::Certificate, r#"{"id":"https://x/certificates/x/1","cer":""}"#),
+            (ObjectKind::Certificate, r#"{"id":"https://x/certificates/x/1","cer":"canary!"}"#),
+        ];
+        for (kind, body) in cases {
+            let error = object(&wanted(kind), URL, &answer(200, body)).unwrap_err();
+            assert_eq!(error.code(), Code::BadAnswer, "{body}");
+            assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_keep_status_code_and_message_and_name_a_fix() {
+        let body = r#"{"error":{"code":"Forbidden","message":"no\r\nway",
+            "innererror":{"code":"SecretDisabled"}}}"#;
+        let error = refused(URL, &answer(403, body));
+        assert_eq!(error.code(), Code::Disabled);
+        assert_eq!(
+            error.message(),
+            "GET https://kv.vault.azure.net/secrets/x/: RESPONSE 403, ERROR CODE: Forbidden \
+             (SecretDisabled): noway"
+        );
+        for (status, code) in [
+            (302, Code::BadAnswer),
+            (400, Code::BadAnswer),
+            (401, Code::Unauthenticated),
+            (403, Code::Forbidden),
+            (404, Code::NotFound),
+            (429, Code::Throttled),
+            (500, Code::Unavailable),
+            (503, Code::Unavailable),
+        ] {
+            assert_eq!(refused(URL, &answer(status, "<html>")).code(), code, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_page_leaves_out_disabled_and_unusable_names() {
+        let body = r#"{"value":[
+            {"id":"https://kv/secrets/a","attributes":{"enabled":true}},
+            {"id":"https://kv/secrets/b","attributes":{"enabled":false}},
+            {"id":"https://kv/secrets/c"}, {"id":"https://kv/secrets/.."}, {"id":"nonsense"}, {}],
+            "nextLink":"https://kv/secrets?x"}"#;
+        let page = page(ObjectKind::Secret, URL, &answer(200, body)).unwrap();
+        let names: Vec<_> = page.names.iter().map(|name| name.as_str()).collect();
+        assert_eq!(names, ["a", "c"]);
+        assert_eq!(page.next.as_deref(), Some("https://kv/secrets?x"));
+    }
+}
