@@ -1,0 +1,141 @@
+//! What all services share: who may do what, and what the vaults hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::class::ObjectKind;
+use crate::error::Result;
+use crate::secret::Secret;
+
+use super::addresses::Addresses;
+use super::faults::Faults;
+use super::log::Log;
+use super::store::Store;
+use super::tokens::{Issuer, Signer};
+use super::{Config, random};
+
+/// The only tenant.
+pub const TENANT: &str = "7e7a7700-0000-4000-8000-00000000dead";
+/// The client that has a secret.
+pub(super) const SERVICE_PRINCIPAL: &str = "5e7c1ce0-0000-4000-8000-00000000dead";
+/// The client with a federated credential for `system:serviceaccount:default:app`.
+pub const WORKLOAD_CLIENT: &str = "f0c10ad0-0000-4000-8000-00000000dead";
+/// Client id of the machine's system-assigned identity.
+pub const SYSTEM_IDENTITY: &str = "5457e300-0000-4000-8000-00000000dead";
+/// Client id of a user-assigned identity.
+pub const USER_IDENTITY: &str = "a551c7ed-0000-4000-8000-00000000dead";
+/// Client id that pods get from NMI.
+pub(super) const POD_IDENTITY: &str = "90d1d000-0000-4000-8000-00000000dead";
+
+/// Tokens kept apart by how they were got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// An app registration: secrets and federated credentials.
+    Application,
+    /// IMDS hands its tokens out; the flag marks the system-assigned one.
+    Managed { system: bool },
+    /// NMI hands its tokens out.
+    Pod,
+}
+
+/// What a permission allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    /// Read an object version.
+    Get,
+    /// List names and versions.
+    List,
+}
+
+impl Verb {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Verb::Get => "get",
+            Verb::List => "list",
+        }
+    }
+}
+
+/// Every object type.
+pub(super) const KINDS: [ObjectKind; 3] =
+    [ObjectKind::Secret, ObjectKind::Key, ObjectKind::Certificate];
+
+/// An identity that Entra knows.
+pub(super) struct Identity {
+    pub(super) holder: Holder,
+    pub(super) secrets: Vec<Secret>,
+    /// Namespace and service account of federated credentials.
+    pub(super) federated: Vec<(String, String)>,
+    pub(super) allowed: BTreeSet<(ObjectKind, Verb)>,
+    /// Tokens of an earlier epoch are revoked.
+    pub(super) epoch: u64,
+}
+
+impl Identity {
+    /// One that may do everything.
+    pub(super) fn new(holder: Holder) -> Self {
+        let allowed = KINDS.iter().flat_map(|kind| [(*kind, Verb::Get), (*kind, Verb::List)]);
+        Self {
+            holder,
+            secrets: Vec::new(),
+            federated: Vec::new(),
+            allowed: allowed.collect(),
+            epoch: 0,
+        }
+    }
+}
+
+pub(super) struct Shared {
+    pub(super) addresses: Addresses,
+    pub(super) service_principal_secret: Secret,
+    pub(super) identities: Mutex<BTreeMap<String, Identity>>,
+    pub(super) vaults: Mutex<BTreeMap<String, Store>>,
+    /// The first vault of the seed: the one that admin requests mean.
+    pub(super) vault: String,
+    pub(super) token_lifetime: Mutex<Duration>,
+    pub(super) pods: Vec<(String, String)>,
+    pub(super) nmi_refusals: Mutex<u32>,
+    pub(super) signer: Signer,
+    pub(super) issuer: Issuer,
+    pub(super) faults: Faults,
+    pub(super) log: Log,
+}
+
+impl Shared {
+    pub(super) fn new(addresses: Addresses, config: &Config) -> Result<Self> {
+        let secret =
+            Secret::from_string(format!("dev-only-client-secret-{}", hex::encode(random::<16>()?)));
+        let mut application = Identity::new(Holder::Application);
+        application.secrets.push(secret.clone());
+        let mut workload = Identity::new(Holder::Application);
+        workload.federated.push(("default".to_owned(), "app".to_owned()));
+        let identities = [
+            (SERVICE_PRINCIPAL, application),
+            (WORKLOAD_CLIENT, workload),
+            (SYSTEM_IDENTITY, Identity::new(Holder::Managed { system: true })),
+            (USER_IDENTITY, Identity::new(Holder::Managed { system: false })),
+            (POD_IDENTITY, Identity::new(Holder::Pod)),
+        ]
+        .map(|(id, identity)| (id.to_owned(), identity));
+        Ok(Self {
+            addresses,
+            service_principal_secret: secret,
+            identities: Mutex::new(identities.into()),
+            vaults: Mutex::new(config.seed.build()?),
+            vault: config.seed.first_vault()?.to_ascii_lowercase(),
+            token_lifetime: Mutex::new(config.token_lifetime),
+            pods: config.pods.clone(),
+            nmi_refusals: Mutex::new(config.nmi_refusals),
+            signer: Signer::new()?,
+            issuer: Issuer::new()?,
+            faults: Faults::default(),
+            log: Log::default(),
+        })
+    }
+
+    /// `authorization` of a challenge.
+    pub(super) fn authorization(&self) -> String {
+        format!("{}/{TENANT}", self.addresses.authority())
+    }
+}
