@@ -1,9 +1,203 @@
-//! Command line: one thin file per command.
+//! Command line: one thin file per command, exit codes, and the Go provider's argument list.
+//!
+//! Exit codes: 0 done, 1 failed, 64 the command line or the class is wrong. When the first argument
+//! is a flag (other than `-h`, `--help`, `--version`), the command is `provider`: the DaemonSet of
+//! the Go provider works with only the image changed.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod check;
+#[cfg(feature = "emulator")]
+mod demo;
+#[cfg(feature = "emulator")]
+mod dev_vault;
+mod get;
+#[cfg(target_os = "linux")]
+mod mount;
+mod provider;
+mod source;
+#[cfg(target_os = "linux")]
+mod unmount;
+
+use std::ffi::OsString;
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config;
+use crate::error::{Code, Error, Result};
+use crate::{process, telemetry};
+
+/// Wrong command line or class (sysexits' EX_USAGE).
+const USAGE: u8 = 64;
+
+#[derive(Parser)]
+#[command(name = "akvfs", about = "Azure Key Vault as files", disable_version_flag = true)]
+#[command(
+    after_help = "`akvfs --version` prints the version as JSON. When the first argument is a \
+    flag, the command is `provider`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Provider(Box<config::ProviderArgs>),
+    Get(get::Args),
+    Check(check::Args),
+    #[cfg(feature = "emulator")]
+    Demo(demo::Args),
+    #[cfg(feature = "emulator")]
+    DevVault(dev_vault::Args),
+    #[cfg(target_os = "linux")]
+    Mount(mount::Args),
+    #[cfg(target_os = "linux")]
+    Unmount(unmount::Args),
+}
 
 /// Runs the command line of the process and returns its exit code.
 pub fn main() -> ExitCode {
-    ExitCode::from(64)
+    process::harden();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|arg| arg == "--version" || arg == "-version") {
+        println!("{}", version());
+        return ExitCode::SUCCESS;
+    }
+    let cli = match Cli::try_parse_from(as_provider(args)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed stdout or stderr is no reason to fail differently.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("akvfs: {error}");
+            ExitCode::from(if error.code() == Code::ClassInvalid { USAGE } else { 1 })
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Provider(args) => {
+            telemetry::init(args.v, args.log_format_json);
+            runtime()?.block_on(provider::run(*args))
+        }
+        Command::Get(args) => {
+            telemetry::init(-1, false);
+            runtime()?.block_on(get::run(args))
+        }
+        Command::Check(args) => {
+            telemetry::init(-1, false);
+            runtime()?.block_on(check::run(args))
+        }
+        #[cfg(feature = "emulator")]
+        Command::Demo(args) => {
+            telemetry::init(-1, false);
+            runtime()?.block_on(demo::run(args))
+        }
+        #[cfg(feature = "emulator")]
+        Command::DevVault(args) => {
+            telemetry::init(-1, false);
+            runtime()?.block_on(dev_vault::run(args))
+        }
+        #[cfg(target_os = "linux")]
+        Command::Mount(args) => {
+            telemetry::init(-1, false);
+            mount::run(args, runtime)
+        }
+        #[cfg(target_os = "linux")]
+        Command::Unmount(args) => unmount::run(&args),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Error::new(Code::Local, format!("threads cannot be started: {}", error.kind()))
+    })
+}
+
+/// The version as the Go provider prints it.
+fn version() -> String {
+    serde_json::json!({
+        "version": concat!("v", env!("CARGO_PKG_VERSION")),
+        "buildDate": option_env!("AKVFS_BUILD_DATE").unwrap_or("unknown"),
+    })
+    .to_string()
+}
+
+/// Inserts `provider` before a leading flag, and rewrites Go's flag forms for it.
+fn as_provider(args: Vec<OsString>) -> Vec<OsString> {
+    let mut args = args.into_iter();
+    let program = args.next().unwrap_or_else(|| "akvfs".into());
+    let mut args = args.peekable();
+    let leading_flag = args
+        .peek()
+        .and_then(|first| first.to_str())
+        .is_some_and(|first| first.starts_with('-') && !["-h", "--help"].contains(&first));
+    let named = args.peek().is_some_and(|first| first == "provider");
+    if named {
+        args.next();
+    }
+    let mut out = vec![program];
+    if leading_flag || named {
+        out.push("provider".into());
+        out.extend(config::go_flags(args));
+    } else {
+        out.extend(args);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> std::result::Result<Command, clap::Error> {
+        let args = std::iter::once("akvfs").chain(args.iter().copied()).map(OsString::from);
+        Cli::try_parse_from(as_provider(args.collect())).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_go_providers_argument_list_is_the_provider_command() {
+        let list = [
+            "--endpoint=unix:///provider/azure.sock",
+            "--construct-pem-chain=true",
+            "--healthz-port=8989",
+            "--healthz-path=/healthz",
+            "--healthz-timeout=5s",
+            "-v=5",
+            "-log-format-json",
+            "-logtostderr",
+            "-cloud-name",
+            "AzureChinaCloud",
+        ];
+        let Command::Provider(args) = parse(&list).unwrap() else { panic!() };
+        assert_eq!(args.endpoint, "unix:///provider/azure.sock");
+        assert_eq!((args.v, args.log_format_json, args.healthz_port), (5, true, 8989));
+        assert_eq!(args.cloud_name, "AzureChinaCloud");
+        let Command::Provider(args) = parse(&["provider", "-construct-pem-chain=false"]).unwrap()
+        else {
+            panic!()
+        };
+        assert!(!args.construct_pem_chain);
+    }
+
+    #[test]
+    fn unknown_flags_and_commands_are_refused() {
+        for bad in [&["--nonsense=1"][..], &["frobnicate"], &["get"], &["-v=x"]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_version_is_the_go_providers_json() {
+        let version: serde_json::Value = serde_json::from_str(&version()).unwrap();
+        assert!(version["version"].as_str().unwrap().starts_with('v'));
+        assert!(version["buildDate"].is_string());
+    }
 }

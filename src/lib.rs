@@ -23,17 +23,23 @@
 )]
 #![warn(missing_docs, unreachable_pub)]
 
+pub mod app;
 pub mod class;
 pub mod cli;
 pub mod cloud;
+pub mod config;
+pub mod csi;
+pub mod delivery;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod error;
 pub mod fetch;
 pub mod http;
 pub mod identity;
+pub mod process;
 pub mod render;
 pub mod secret;
+pub mod telemetry;
 pub mod vault;
 pub mod view;
 

@@ -1,1 +1,239 @@
 //! The live mount that all deliveries share: which names exist, which generation is current.
+//!
+//! A [`Plan`] fixes the names. A `Generation` is one immutable state of the view, numbered by its
+//! birth; it has a [`Slot`] for every object, empty until somebody opens one of its files and then
+//! filled once, with one version. [`View::refresh`] asks the vault about the filled ones and publishes
+//! a new generation when something changed. A node is named by the birth it came with and its index
+//! in the plan ([`NodeId`]), so a name that changes its content changes its node: readers of the old
+//! one keep the old bytes.
+//!
+//! Nothing here knows FUSE or HTTP. Only [`View::fill`] and [`View::refresh`] use the origin; every
+//! other call answers from memory.
+
+mod generation;
+mod nodes;
+mod object;
+mod plan;
+mod refresh;
+mod slot;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::FutureExt;
+use tokio::sync::{Semaphore, mpsc};
+
+pub use nodes::{Attr, Kind, NodeId, NotServed};
+pub use object::{Obtained, obtain};
+pub use plan::{Layout, Plan};
+pub use refresh::{Announcement, Refreshed};
+pub use slot::Slot;
+pub use status::{Failure, ObjectStatus, Status};
+
+use crate::error::{Code, Error, Result};
+use crate::fetch::Origin;
+use crate::render;
+use generation::Generations;
+use plan::PlannedObject;
+use slot::{Budget, Content};
+use status::Notes;
+
+/// Bounds of a view.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most bytes of all values held, old generations included.
+    pub max_bytes: usize,
+    /// Fetches that run at the same time.
+    pub fetches: usize,
+    /// Opens that wait for a fetch beyond the running ones.
+    pub queue: usize,
+    /// A fetch's own limit, waiting for its turn included; waiters have their own deadlines.
+    pub fetch_limit: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 16 * 1024 * 1024,
+            fetches: 16,
+            queue: 256,
+            fetch_limit: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A live mount: names at once, values when somebody opens them.
+pub struct View {
+    plan: Plan,
+    origin: Arc<dyn Origin>,
+    render: render::Options,
+    limits: Limits,
+    generations: RwLock<Generations>,
+    /// Files with an open handle: their bytes outlive their generation.
+    open: Mutex<HashMap<NodeId, (usize, Arc<Slot>)>>,
+    budget: Arc<Budget>,
+    fetches: Semaphore,
+    waiting: Semaphore,
+    refreshing: tokio::sync::Mutex<()>,
+    listener: Mutex<Option<mpsc::Sender<Announcement>>>,
+    notes: Notes,
+    born: SystemTime,
+    closed: AtomicBool,
+}
+
+impl View {
+    /// A view of the plan. Nothing is requested yet.
+    pub fn new(
+        plan: Plan,
+        origin: Arc<dyn Origin>,
+        render: render::Options,
+        limits: Limits,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            generations: RwLock::new(Generations::first(&plan)),
+            notes: Notes::new(plan.len()),
+            plan,
+            origin,
+            render,
+            limits,
+            open: Mutex::new(HashMap::new()),
+            budget: Budget::new(limits.max_bytes),
+            fetches: Semaphore::new(limits.fetches),
+            waiting: Semaphore::new(limits.fetches.saturating_add(limits.queue)),
+            refreshing: tokio::sync::Mutex::new(()),
+            listener: Mutex::new(None),
+            born: SystemTime::now(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Fills the slot, unless it is filled. However many callers ask, one fetch runs; it is a task of
+    /// its own, so a caller that gives up at its `deadline` takes nothing from the others. A failed
+    /// fetch leaves the slot empty: the next call tries again.
+    ///
+    /// # Errors
+    /// Why there is no content by `deadline`.
+    pub async fn fill(self: &Arc<Self>, slot: &Arc<Slot>, deadline: Instant) -> Result<()> {
+        if slot.content().is_some() {
+            return Ok(());
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(Code::Draining, "the filesystem is being unmounted"));
+        }
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return Err(Error::new(Code::Throttled, "too many opens wait for the vault already")
+                .fix("check the vault's health; open fewer files at the same time"));
+        };
+        let flight = slot.join(|| {
+            let task = tokio::spawn(self.clone().flight(slot.clone()));
+            async move { task.await.unwrap_or_else(|_| Err(broken())) }.boxed()
+        });
+        tokio::time::timeout_at(deadline.into(), flight).await.unwrap_or_else(|_| {
+            let error =
+                late(self.plan.objects.get(slot.object), "no answer before the open's deadline");
+            self.notes.failed(slot.object, &error);
+            Err(error)
+        })
+    }
+
+    /// The fetch of one slot: takes its turn, fetches, fills.
+    async fn flight(self: Arc<Self>, slot: Arc<Slot>) -> Result<()> {
+        let limit = Instant::now() + self.limits.fetch_limit;
+        let work = async {
+            let turn = tokio::time::timeout_at(limit.into(), self.fetches.acquire()).await;
+            let Ok(Ok(_turn)) = turn else {
+                return Err(late(self.plan.objects.get(slot.object), "too many fetches before it"));
+            };
+            self.content(slot.object, limit).await
+        };
+        // The slot must land whatever happens: a flight that stays would be joined for ever.
+        let fetched = AssertUnwindSafe(work).catch_unwind().await;
+        let (content, result) = match fetched.unwrap_or_else(|_| Err(broken())) {
+            Ok(content) => (Some(content), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        match &result {
+            Ok(()) => self.notes.worked(slot.object),
+            Err(error) => self.notes.failed(slot.object, error),
+        }
+        slot.land(content);
+        result
+    }
+
+    /// Fetches an object and renders its files.
+    async fn content(&self, object: usize, limit: Instant) -> Result<Content> {
+        let planned = self.plan.objects.get(object).ok_or_else(broken)?;
+        let work = obtain(self.origin.as_ref(), &planned.spec, self.render, limit);
+        let obtained = tokio::time::timeout_at(limit.into(), work)
+            .await
+            .unwrap_or_else(|_| Err(late(Some(planned), "no answer before the fetch's limit")))?;
+        self.contained(planned, obtained)
+    }
+
+    /// Sorts the rendered files to their nodes, within the budget.
+    fn contained(&self, planned: &PlannedObject, obtained: Obtained) -> Result<Content> {
+        let Obtained { version, files: mut views } = obtained;
+        let mut files = Vec::with_capacity(planned.nodes.len());
+        for node in &planned.nodes {
+            let path = self.plan.tree.path(*node);
+            let at = views.iter().position(|view| view.path.as_str() == path);
+            let view = at.map(|at| views.swap_remove(at)).ok_or_else(|| {
+                Error::new(Code::BadContent, format!("the object has no file {path}"))
+                    .context(planned.spec.error_prefix())
+            })?;
+            files.push(view.contents);
+        }
+        let bytes = files.iter().map(|file| file.len()).sum();
+        let reserved = self.budget.reserve(bytes).or_else(|_| {
+            // Replaced generations are a courtesy; readers of the current one come first.
+            self.generations_mut(Generations::forget_all_old);
+            self.budget.reserve(bytes)
+        })?;
+        Ok(Content::new(version.version.clone(), version.created, files, reserved))
+    }
+
+    /// No new fetches from now on: opens of unfilled files and refreshes fail.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Waits until no open waits for a fetch, at most until `deadline`.
+    pub async fn drained(&self, deadline: Instant) {
+        let all = self.limits.fetches.saturating_add(self.limits.queue);
+        let all = u32::try_from(all).unwrap_or(u32::MAX);
+        // Whoever holds every place knows that nobody else holds one.
+        let _ = tokio::time::timeout_at(deadline.into(), self.waiting.acquire_many(all)).await;
+    }
+
+    fn generations(&self) -> RwLockReadGuard<'_, Generations> {
+        self.generations.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn generations_mut<T>(&self, change: impl FnOnce(&mut Generations) -> T) -> T {
+        change(&mut self.generations.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn open_files(&self) -> MutexGuard<'_, HashMap<NodeId, (usize, Arc<Slot>)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn late(planned: Option<&PlannedObject>, what: &str) -> Error {
+    let error = Error::new(Code::TimedOut, what)
+        .fix("check the vault's health and that this machine may reach it");
+    match planned {
+        Some(planned) => error.context(planned.spec.error_prefix()),
+        None => error,
+    }
+}
+
+fn broken() -> Error {
+    Error::new(Code::Internal, "a task of akvfs failed")
+        .fix("this is a bug; the log names the place")
+}

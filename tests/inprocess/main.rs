@@ -1,4 +1,11 @@
-//! Tests in one process: the emulator over real TLS.
+//! Tests in one process: the real gRPC server on a real socket, the emulator over real TLS.
 
+#[path = "../support/canary.rs"]
+mod canary;
+mod codes;
 mod identities;
+mod malformed;
+mod mount;
 mod sdk;
+mod seeds;
+mod world;

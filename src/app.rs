@@ -1,0 +1,130 @@
+//! Composition root of the long-running provider: telemetry, servers, drain, in one function.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cloud::{CloudSource, Endpoints};
+use crate::config::ProviderArgs;
+use crate::csi::listen::{self, Endpoint};
+use crate::csi::mount::Mounter;
+use crate::csi::{HealthService, Provider};
+use crate::delivery::response;
+use crate::error::{Code, Error, Result};
+use crate::fetch::Fetch;
+use crate::http::Http;
+use crate::render;
+use crate::telemetry::health;
+
+/// Running Mounts get this long to finish after a stop; kubelet gives the pod 30 s by default.
+const DRAIN: Duration = Duration::from_secs(25);
+/// After the cut, answers are already written; connections that stay open are not waited for.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Runs the provider until `stop` is cancelled and its calls have ended.
+///
+/// # Errors
+/// Wrong flags, or an address that cannot be bound; nothing was served then.
+pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()> {
+    if args.write_cert_and_key_in_separate_files {
+        return Err(Error::class(
+            "--write-cert-and-key-in-separate-files is not supported by this version",
+        ));
+    }
+    for flag in args.without_effect() {
+        tracing::warn!(flag, "this flag is accepted and has no effect");
+    }
+    let socket = match Endpoint::parse(&args.endpoint)? {
+        Endpoint::Unix(path) => path,
+        Endpoint::Tcp(_) => {
+            return Err(Error::class("tcp endpoints are not served")
+                .fix("use --endpoint unix://PATH; a TCP port would be open to every process"));
+        }
+    };
+    let endpoints = Endpoints::azure();
+    let clouds = CloudSource::new(endpoints.clone(), &args.cloud_name, args.cloud_env_dir.clone())?;
+    let fetch = Fetch::new(Http::new(endpoints))?;
+    let options = response::Options {
+        render: render::Options { construct_pem_chain: args.construct_pem_chain },
+        max_bytes: args.max_response_bytes,
+    };
+    let server = serve_csi(Mounter::new(fetch, clouds, options), socket.clone(), stop.clone())?;
+    let healthz = health::Options {
+        address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.healthz_port)),
+        path: args.healthz_path,
+        timeout: args.healthz_timeout,
+        socket,
+    };
+    health::serve(healthz, stop).await?;
+    tracing::info!(
+        endpoint = args.endpoint,
+        version = env!("CARGO_PKG_VERSION"),
+        cloud = args.cloud_name,
+        construct_pem_chain = args.construct_pem_chain,
+        "serving"
+    );
+    server.ended().await
+}
+
+/// A gRPC server on its socket.
+pub struct CsiServer {
+    task: tokio::task::JoinHandle<std::result::Result<(), tonic::transport::Error>>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+}
+
+/// Binds the socket and serves the provider on it: the same for the daemon, the demo and tests.
+///
+/// # Errors
+/// The socket cannot be bound.
+pub fn serve_csi(mounter: Mounter, socket: PathBuf, stop: CancellationToken) -> Result<CsiServer> {
+    let listener = listen::bind(&socket)?;
+    let cut = CancellationToken::new();
+    let provider = Provider::new(Arc::new(mounter), cut.clone());
+    let health = HealthService::new(stop.clone());
+    let server = tonic::transport::Server::builder()
+        .add_service(provider.into_service())
+        .add_service(health.into_service())
+        .serve_with_incoming_shutdown(listener, stop.clone().cancelled_owned());
+    Ok(CsiServer { task: tokio::spawn(server), stop, cut })
+}
+
+impl CsiServer {
+    /// Waits for `stop`, then for the running calls, bounded: whoever is left gets an answer.
+    pub async fn ended(mut self) -> Result<()> {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            result = &mut self.task => return outcome(result),
+        }
+        tracing::info!("terminating: no new mounts, running ones finish");
+        // The socket file stays: a successor may have renamed its own over it already.
+        match tokio::time::timeout(DRAIN, &mut self.task).await {
+            Ok(result) => outcome(result),
+            Err(_) => {
+                self.cut.cancel();
+                match tokio::time::timeout(GOODBYE, &mut self.task).await {
+                    Ok(result) => outcome(result),
+                    Err(_) => {
+                        self.task.abort();
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn outcome(
+    result: std::result::Result<
+        std::result::Result<(), tonic::transport::Error>,
+        tokio::task::JoinError,
+    >,
+) -> Result<()> {
+    match result {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(Error::new(Code::Internal, "the gRPC server stopped")),
+    }
+}

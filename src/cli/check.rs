@@ -1,0 +1,120 @@
+//! `akvfs check`: what would be mounted, object by object, with permission results; never a value.
+
+use std::time::{Duration, Instant};
+
+use clap::Args as ClapArgs;
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+
+use crate::class::{ObjectSpec, Wanted};
+use crate::error::{Code, Error, Result};
+use crate::view::{self, Obtained};
+
+use super::source::{Opened, SourceArgs};
+
+const IN_FLIGHT: usize = 16;
+
+/// Show what would be mounted, and whether it may be read
+#[derive(ClapArgs, Debug)]
+pub(super) struct Args {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Longest wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+}
+
+/// One line of the report.
+#[derive(Serialize)]
+struct Row {
+    file: String,
+    object: String,
+    version: String,
+    /// RFC 3339, where the version expires.
+    expires: Option<String>,
+    /// `ok`, or the stable error code.
+    result: &'static str,
+    error: Option<String>,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    let opened = args.source.open().await?;
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let objects = match &opened.wanted {
+        Wanted::Objects(objects) => objects.clone(),
+        Wanted::Listing(_) => opened.listing(deadline).await?,
+    };
+    let rows: Vec<Row> = stream::iter(&objects)
+        .map(|object| check(&opened, object, deadline))
+        .buffered(IN_FLIGHT)
+        .collect()
+        .await;
+    if args.json {
+        let text = serde_json::to_string_pretty(&rows)
+            .map_err(|_| Error::new(Code::Internal, "the report cannot be written as JSON"))?;
+        println!("{text}");
+    } else {
+        print(&opened, &rows);
+    }
+    let failed = rows.iter().filter(|row| row.error.is_some()).count();
+    if failed > 0 {
+        return Err(Error::new(
+            Code::Local,
+            format!("{failed} of {} objects cannot be read", rows.len()),
+        ));
+    }
+    Ok(())
+}
+
+async fn check(opened: &Opened, object: &ObjectSpec, deadline: Instant) -> Row {
+    let mut row = Row {
+        file: object.path.as_str().to_owned(),
+        object: format!("{}/{}", object.kind.as_str(), object.name),
+        version: object.version.as_str().to_owned(),
+        expires: None,
+        result: "ok",
+        error: None,
+    };
+    // A value that cannot become its file would fail the mount, so it fails the check.
+    match view::obtain(opened.origin.as_ref(), object, opened.render, deadline).await {
+        Ok(Obtained { version, .. }) => {
+            row.version = version.version.clone();
+            row.expires = version
+                .expires
+                .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+                .map(|at| at.to_string());
+        }
+        Err(error) => {
+            row.result = error.code().as_str();
+            row.error = Some(error.to_string());
+        }
+    }
+    row
+}
+
+fn print(opened: &Opened, rows: &[Row]) {
+    println!("{}", opened.description);
+    for notice in &opened.notices {
+        println!("note: {notice}");
+    }
+    let width = |text: fn(&Row) -> &str, title: &str| {
+        rows.iter().map(|row| text(row).len()).max().unwrap_or(0).max(title.len())
+    };
+    let file = width(|row| &row.file, "FILE");
+    let object = width(|row| &row.object, "OBJECT");
+    let version = width(|row| &row.version, "VERSION");
+    println!("{:file$}  {:object$}  {:version$}  RESULT", "FILE", "OBJECT", "VERSION");
+    for row in rows {
+        let expires = row.expires.as_ref().map_or(String::new(), |at| format!(", expires {at}"));
+        println!(
+            "{:file$}  {:object$}  {:version$}  {}{expires}",
+            row.file, row.object, row.version, row.result
+        );
+        if let Some(error) = &row.error {
+            println!("  {error}");
+        }
+    }
+}

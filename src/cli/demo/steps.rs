@@ -1,0 +1,221 @@
+//! The steps of the tour, and what each of them asked of the emulator.
+
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{self, CsiServer};
+use crate::csi::client;
+use crate::csi::mount::Mounter;
+use crate::csi::proto::MountRequest;
+use crate::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
+use crate::delivery::response;
+use crate::emulator::Emulator;
+use crate::error::{Code, Error, Result};
+use crate::fetch::Fetch;
+use crate::http::Http;
+use crate::render;
+
+use super::tree::Tree;
+use super::{ROTATED, clouds, load};
+
+const MAX_RESPONSE: usize = 4 * 1024 * 1024;
+
+/// The tour under way.
+pub(super) struct Tour<'a> {
+    emulator: &'a Emulator,
+    dir: PathBuf,
+    /// Requests shown so far.
+    shown: usize,
+    tree: Option<Tree>,
+    provider: Option<(CsiServer, CancellationToken)>,
+}
+
+impl<'a> Tour<'a> {
+    pub(super) fn new(emulator: &'a Emulator, dir: &Path) -> Self {
+        Self { emulator, dir: dir.to_owned(), shown: 0, tree: None, provider: None }
+    }
+
+    pub(super) async fn walk(&mut self) -> Result<()> {
+        println!(
+            "akvfs demo: Azure Key Vault as files, on an embedded vault. Nothing leaves this machine."
+        );
+        let (class, manifest) = load(self.emulator)?;
+        heading("1. Entra, IMDS and Key Vault run in this process, over TLS with an own CA");
+        println!("   vault     {}", self.emulator.vault_url());
+        println!("   identity  service principal {}", self.emulator.service_principal().0);
+        heading("2. The class: a SecretProviderClass, as in a cluster");
+        class.lines().for_each(|line| println!("   {line}"));
+
+        heading("3. The class as a FUSE tree: names at once, values when they are opened");
+        let parameters = manifest.parameters().clone();
+        match Tree::mount(self.emulator, &self.dir, manifest).await {
+            Ok(tree) => {
+                self.tree = Some(tree);
+                self.show_tree().await?;
+            }
+            Err(error) if error.code() == Code::FuseUnavailable => {
+                println!("   FUSE is not possible here: {error}");
+                println!("   The rest works without it.");
+            }
+            Err(error) => return Err(error),
+        }
+
+        heading("4. The same class, asked for by the CSI driver: Mount over a Unix socket");
+        self.call_mount(&parameters).await?;
+
+        heading(&format!("5. {ROTATED} gets a new version in the vault"));
+        self.rotate(&parameters).await
+    }
+
+    /// Invites to look around while everything still runs.
+    pub(super) fn invite(&self) {
+        heading("6. Look around");
+        if let Some(tree) = &self.tree {
+            println!(
+                "   The tree is at {}: try ls -l, cat, tail -c 20, openssl x509.",
+                tree.dir().display()
+            );
+        }
+        println!("   Ctrl-C ends the demo and removes everything.");
+    }
+
+    /// Unmounts, stops the provider.
+    pub(super) async fn end(&mut self) -> Result<()> {
+        if let Some((server, stop)) = self.provider.take() {
+            stop.cancel();
+            server.ended().await?;
+        }
+        match self.tree.take() {
+            Some(tree) => tree.unmount().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn show_tree(&mut self) -> Result<()> {
+        let Some(tree) = &self.tree else { return Ok(()) };
+        println!("   $ ls -lRL {}", tree.dir().display());
+        tree.run("ls", &["-lRL", "."]).await?;
+        self.requests("requested so far");
+        for attempt in ["requested for it", "requested for the second cat"] {
+            self.cat(ROTATED).await?;
+            self.requests(attempt);
+        }
+        Ok(())
+    }
+
+    async fn cat(&self, name: &str) -> Result<()> {
+        let Some(tree) = &self.tree else { return Ok(()) };
+        println!("   $ cat {}", tree.dir().join(name).display());
+        tree.run("cat", &[name]).await
+    }
+
+    /// Calls Mount as the driver does, and shows what came back.
+    async fn call_mount(
+        &mut self,
+        parameters: &std::collections::BTreeMap<String, String>,
+    ) -> Result<()> {
+        let socket = self.dir.join("azure.sock");
+        if self.provider.is_none() {
+            let options =
+                response::Options { render: render::Options::default(), max_bytes: MAX_RESPONSE };
+            let fetch = Fetch::new(Http::new(self.emulator.endpoints()))?;
+            let mounter = Mounter::new(fetch, clouds(self.emulator, &self.dir)?, options);
+            let stop = CancellationToken::new();
+            self.provider = Some((app::serve_csi(mounter, socket.clone(), stop.clone())?, stop));
+        }
+        let (client_id, client_secret) = self.emulator.service_principal();
+        let mut attributes = parameters.clone();
+        for (key, value) in [("pod.name", "demo-0"), ("pod.namespace", "default"), ("pod.uid", "0")]
+        {
+            attributes.insert(format!("csi.storage.k8s.io/{key}"), value.to_owned());
+        }
+        let request = MountRequest {
+            attributes: json!(attributes).to_string(),
+            secrets: json!({
+                "clientid": client_id,
+                "clientsecret": client_secret.expose_str().unwrap_or_default(),
+            })
+            .to_string(),
+            target_path: "/var/lib/kubelet/pods/0/volumes/kubernetes.io~csi/secrets/mount"
+                .to_owned(),
+            permission: "420".to_owned(),
+            current_object_version: Vec::new(),
+        };
+        let mut driver = CsiDriverProviderClient::new(client::connect(socket.clone()).await?);
+        println!("   calling v1alpha1.CSIDriverProvider/Mount on {}", socket.display());
+        let begin = Instant::now();
+        let response = driver.mount(request).await.map_err(|status| {
+            Error::new(Code::Internal, format!("Mount failed: {}", status.message()))
+        })?;
+        let (taken, response) = (begin.elapsed(), response.into_inner());
+        println!("   answered in {} ms with {} files:", taken.as_millis(), response.files.len());
+        for (file, version) in response.files.iter().zip(&response.object_version) {
+            println!(
+                "     {:04o} {:>6} bytes  {:<18} {} version {}",
+                file.mode,
+                file.contents.len(),
+                file.path,
+                version.id,
+                version.version
+            );
+        }
+        self.requests("requested for it");
+        Ok(())
+    }
+
+    async fn rotate(
+        &mut self,
+        parameters: &std::collections::BTreeMap<String, String>,
+    ) -> Result<()> {
+        let version = self.emulator.control().set_secret(
+            self.emulator.vault_name(),
+            ROTATED,
+            "dev-only-this-is-the-new-password",
+        )?;
+        println!("   new version {version}");
+        match &self.tree {
+            Some(tree) => {
+                println!(
+                    "   the tree looks for new versions of what was opened (every 60 s; now, for you)"
+                );
+                tree.refresh().await?;
+                self.requests("requested for it");
+                self.cat(ROTATED).await?;
+                self.requests("requested for this cat");
+            }
+            None => self.call_mount(parameters).await?,
+        }
+        Ok(())
+    }
+
+    /// What the emulator was asked since the last time.
+    fn requests(&mut self, title: &str) {
+        let records = self.emulator.control().requests();
+        let new = records.get(self.shown..).unwrap_or_default();
+        self.shown = records.len();
+        let Some(first) = new.first() else {
+            println!("   {title}: nothing");
+            return;
+        };
+        println!("   {title}:");
+        let begin: SystemTime = first.at;
+        for record in new {
+            let after = record.at.duration_since(begin).unwrap_or_default();
+            println!(
+                "     +{:<4} {:5} {} {} -> {}",
+                format!("{} ms", after.as_millis()),
+                record.service.as_str(),
+                record.method,
+                record.path,
+                record.status
+            );
+        }
+    }
+}
+
+fn heading(text: &str) {
+    println!("\n{text}");
+}

@@ -1,0 +1,50 @@
+//! `akvfs get`: one object to stdout, exactly its bytes.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use clap::Args as ClapArgs;
+
+use crate::error::{Code, Error, Result};
+use crate::render::FileView;
+use crate::view;
+
+use super::source::{Opened, SourceArgs};
+
+/// Print one object
+#[derive(ClapArgs, Debug)]
+pub(super) struct Args {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// File or object of the class; for a vault NAME, keys/NAME or certificates/NAME
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Longest wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    let opened = args.source.open().await?;
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let file = fetch(&opened, &args.name, deadline).await?;
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(file.contents.expose()).and_then(|()| {
+        // A prompt on the same line as the value helps nobody; a pipe gets exactly the bytes.
+        if out.is_terminal() && !file.contents.expose().ends_with(b"\n") {
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    });
+    written.map_err(|error| Error::new(Code::Local, format!("stdout: {}", error.kind())))
+}
+
+async fn fetch(opened: &Opened, name: &str, deadline: Instant) -> Result<FileView> {
+    let object = opened.find(name)?;
+    let files = view::obtain(opened.origin.as_ref(), &object, opened.render, deadline).await?.files;
+    let exact = files.iter().position(|file| file.path.as_str() == name);
+    files
+        .into_iter()
+        .nth(exact.unwrap_or(0))
+        .ok_or_else(|| Error::new(Code::Internal, "the object has no file"))
+}

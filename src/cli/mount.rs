@@ -1,0 +1,163 @@
+//! `akvfs mount`: a source as a FUSE tree, in the foreground or as a process of its own.
+//!
+//! In the background the command starts itself again with `--report-ready` (a process with threads
+//! cannot be forked) and ends when the child has mounted or failed. The child's stdout is the pipe it
+//! reports on; its stderr stays the caller's until then, so errors reach the caller as they are.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args as ClapArgs;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::class::Wanted;
+use crate::delivery::fuse::{self, Mounted};
+use crate::error::{Code, Error, Result};
+use crate::view::{Layout, Limits, Plan, View};
+use crate::{config, process};
+
+use super::source::{Opened, SourceArgs};
+
+/// Listing a vault at mount may take this long.
+const LIST_LIMIT: Duration = Duration::from_secs(60);
+/// What the child writes when it has mounted.
+const READY: &[u8] = b"ready\n";
+
+/// Show a source as files that are fetched when they are opened
+#[derive(ClapArgs, Debug)]
+pub(super) struct Args {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Where to mount
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    foreground: bool,
+    /// Longest wait of an open for its value
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = config::duration, env = "AKVFS_OPEN_TIMEOUT")]
+    open_timeout: Duration,
+    /// How often to look for new versions of what was opened
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = config::duration, env = "AKVFS_REFRESH_INTERVAL")]
+    refresh_interval: Duration,
+    /// The child of a background mount: tell the parent on stdout, then let go of the terminal
+    #[arg(long, hide = true)]
+    report_ready: bool,
+}
+
+pub(super) fn run(args: Args, runtime: fn() -> Result<Runtime>) -> Result<()> {
+    if args.refresh_interval < Duration::from_secs(1) || args.open_timeout.is_zero() {
+        return Err(Error::class("--refresh-interval or --open-timeout is too short")
+            .fix("refresh at most once a second, and give opens some time"));
+    }
+    if !args.foreground && !args.report_ready {
+        return background();
+    }
+    let runtime = runtime()?;
+    let result = runtime.block_on(serve(args));
+    // Fetches that still run are not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(args: Args) -> Result<()> {
+    if args.report_ready {
+        // A terminal that closes, or its Ctrl-C, is not meant for us. Fails for a group leader only.
+        let _ = rustix::process::setsid();
+    }
+    let signals = |error| local("signals cannot be handled", &error);
+    let stop = process::stop_token().map_err(signals)?;
+    // A terminal that is closed ends a foreground mount: killed, it would leave a dead one.
+    let mut hangup = signal(SignalKind::hangup()).map_err(signals)?;
+    let hung_up = stop.clone();
+    tokio::spawn(async move {
+        hangup.recv().await;
+        hung_up.cancel();
+    });
+    let opened = args.source.open().await?;
+    for notice in &opened.notices {
+        eprintln!("akvfs: note: {notice}");
+    }
+    let view = tokio::select! {
+        view = view(&opened) => view?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let options = fuse::Options { open_timeout: args.open_timeout, ..fuse::Options::default() };
+    let mounted = fuse::mount(view.clone(), &args.dir, options).await?;
+    if let Err(error) = ready(&args, &opened, &mounted) {
+        mounted.unmount().await?;
+        return Err(error);
+    }
+    let refresher = tokio::spawn(view.keep_fresh(args.refresh_interval));
+    let result = tokio::select! {
+        result = mounted.wait() => result,
+        () = stop.cancelled() => mounted.unmount().await,
+    };
+    refresher.abort();
+    result
+}
+
+async fn view(opened: &Opened) -> Result<Arc<View>> {
+    let plan = match &opened.wanted {
+        Wanted::Objects(objects) => Plan::new(objects.clone(), Layout::Atomic)?,
+        Wanted::Listing(_) => {
+            let objects = opened
+                .listing(Instant::now() + LIST_LIMIT)
+                .await
+                .map_err(|error| error.context("the names in the vault cannot be listed"))?;
+            Plan::new(objects, Layout::Flat)?
+        }
+    };
+    Ok(View::new(plan, opened.origin.clone(), opened.render, Limits::default()))
+}
+
+/// Tells whoever waits that the tree is there.
+fn ready(args: &Args, opened: &Opened, mounted: &Mounted) -> Result<()> {
+    if !args.report_ready {
+        eprintln!("akvfs: {} is at {}", opened.description, mounted.dir().display());
+        return Ok(());
+    }
+    let told = std::io::stdout().write_all(READY).and_then(|()| std::io::stdout().flush());
+    // The caller is gone: nobody knows of this mount.
+    told.map_err(|error| local("the caller cannot be told", &error))?;
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| local("/dev/null", &error))?;
+    rustix::stdio::dup2_stdout(&null)
+        .and_then(|()| rustix::stdio::dup2_stderr(&null))
+        .map_err(|error| local("/dev/null", &error.into()))
+}
+
+/// Starts the serving process and waits until it has mounted or failed.
+fn background() -> Result<()> {
+    let program = std::env::current_exe()
+        .map_err(|error| local("this program cannot be found again", &error))?;
+    // After the command's name, so that a `--` among the arguments changes nothing.
+    let mut args = std::env::args_os().skip(1);
+    let mut child = Command::new(program)
+        .args(args.next())
+        .arg("--report-ready")
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| local("the serving process cannot be started", &error))?;
+    let mut said = Vec::new();
+    if let Some(pipe) = child.stdout.take() {
+        // Ends when the child is ready or gone; its own steps all have deadlines.
+        let _ = pipe.take(READY.len() as u64).read_to_end(&mut said);
+    }
+    if said == READY {
+        return Ok(());
+    }
+    let status = child.wait().map_err(|error| local("the serving process", &error))?;
+    // It has said why, on the same stderr; the caller gets its exit code.
+    std::process::exit(status.code().filter(|code| *code != 0).unwrap_or(1))
+}
+
+fn local(what: &str, error: &std::io::Error) -> Error {
+    Error::new(Code::Local, format!("{what}: {}", error.kind()))
+}

@@ -1,0 +1,355 @@
+//! SOURCE: a manifest, a vault URL or the embedded emulator, opened into an origin.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args as ClapArgs;
+
+use crate::class::{
+    self, Assertion, Claim, Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Parsed,
+    Tenant, VaultName, Version, Wanted,
+};
+use crate::cloud::{Cloud, CloudSource, Endpoints};
+use crate::error::{Code, Error, Result};
+use crate::fetch::{Access, Fetch, Origin};
+use crate::http::Http;
+use crate::render;
+use crate::vault::VaultRef;
+
+/// Largest manifest that is read.
+const MAX_MANIFEST: u64 = 1024 * 1024;
+/// Files of a whole-vault source, where no class says otherwise.
+const DEFAULT_MODE: u32 = 0o400;
+
+/// What to show, and who asks. Shared by get, check and mount.
+#[derive(ClapArgs, Clone, Debug)]
+pub(crate) struct SourceArgs {
+    /// class.yaml, class.yaml#NAME, `https://VAULT.vault.azure.net[/secrets]`, or dev:[SEED.yaml]
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    /// clientid and clientsecret: a Secret manifest, or a directory with these two files
+    #[arg(long, value_name = "PATH", env = "AKVFS_SECRETS_FILE")]
+    secrets_file: Option<PathBuf>,
+    /// Service account token for workload identity, re-read on each use
+    #[arg(long, value_name = "PATH", env = "AKVFS_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// Who asks, for a vault URL
+    #[arg(long, value_name = "MODE", env = "AKVFS_IDENTITY")]
+    identity: Option<Identity>,
+    /// Tenant, for a vault URL
+    #[arg(long, value_name = "ID", env = "AKVFS_TENANT_ID")]
+    tenant_id: Option<String>,
+    /// Client id, for a vault URL: of the workload or user-assigned identity
+    #[arg(long, value_name = "ID", env = "AKVFS_CLIENT_ID")]
+    client_id: Option<String>,
+    /// Cloud of classes that name none
+    #[arg(long, value_name = "NAME", default_value = "AzurePublicCloud", env = "AKVFS_CLOUD_NAME")]
+    cloud_name: String,
+    /// Directory below which a class may name a custom cloud's file
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/etc/kubernetes",
+        env = "AKVFS_CLOUD_ENV_DIR"
+    )]
+    cloud_env_dir: PathBuf,
+}
+
+/// Identities that work without a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Identity {
+    /// clientid and clientsecret from --secrets-file, with --tenant-id
+    ServicePrincipal,
+    /// Managed identity of this machine; --client-id for a user-assigned one
+    Managed,
+    /// --token-file with --tenant-id and --client-id
+    Workload,
+}
+
+/// An opened source. Dropping it stops an embedded emulator.
+pub(crate) struct Opened {
+    /// Where values come from.
+    pub(crate) origin: Arc<dyn Origin>,
+    /// What is wanted.
+    pub(crate) wanted: Wanted,
+    /// How to render.
+    pub(crate) render: render::Options,
+    /// One line for people: class, vault, identity.
+    pub(crate) description: String,
+    /// Notices about the class.
+    pub(crate) notices: Vec<String>,
+    #[cfg(feature = "emulator")]
+    _emulator: Option<crate::emulator::Emulator>,
+}
+
+impl SourceArgs {
+    /// Opens the source. Nothing is requested from a vault yet.
+    pub(crate) async fn open(&self) -> Result<Opened> {
+        match self.source.as_str() {
+            source if source.starts_with("dev:") => self.open_dev(&source["dev:".len()..]).await,
+            source if source.starts_with("https://") => self.open_vault(source),
+            source => self.open_manifest(source),
+        }
+    }
+
+    fn open_manifest(&self, source: &str) -> Result<Opened> {
+        let (path, name) = match source.rsplit_once('#') {
+            Some((path, name)) if !name.is_empty() && !Path::new(source).exists() => {
+                (path, Some(name))
+            }
+            _ => (source, None),
+        };
+        let text = read_manifest(Path::new(path))?;
+        let manifest = class::manifest::load(&text, name)
+            .map_err(|error| error.context(format!("manifest {path}")))?;
+        let endpoints = Endpoints::azure();
+        let clouds =
+            CloudSource::new(endpoints.clone(), &self.cloud_name, self.cloud_env_dir.clone())?;
+        let secrets = match &self.secrets_file {
+            Some(path) => Some(class::secrets_file::read(path)?),
+            None => None,
+        };
+        let title = manifest.name.clone();
+        let parsed = manifest.resolve(secrets, self.token_file.clone(), &clouds)?;
+        let spec = match parsed {
+            Parsed::Mount(spec) => *spec,
+            Parsed::Nothing { notices } => {
+                return Err(
+                    Error::class(format!("class {title} lists no objects")).fix(notices.join("; "))
+                );
+            }
+        };
+        let vault = VaultRef { cloud: spec.cloud, name: spec.vault };
+        let description =
+            format!("class {title}, vault {}, {}", vault.url(), describe(&spec.identity));
+        Ok(Opened {
+            origin: Arc::new(Access::new(Fetch::new(Http::new(endpoints))?, spec.identity, vault)),
+            wanted: spec.wanted,
+            render: render::Options::default(),
+            description,
+            notices: spec.notices,
+            #[cfg(feature = "emulator")]
+            _emulator: None,
+        })
+    }
+
+    fn open_vault(&self, source: &str) -> Result<Opened> {
+        let endpoints = Endpoints::azure();
+        let (vault, wanted) = vault_url(source, &endpoints)?;
+        let claim = self.claim()?;
+        Ok(Opened {
+            description: format!("vault {}, {}", vault.url(), describe(&claim)),
+            origin: Arc::new(Access::new(Fetch::new(Http::new(endpoints))?, claim, vault)),
+            wanted,
+            render: render::Options::default(),
+            notices: Vec::new(),
+            #[cfg(feature = "emulator")]
+            _emulator: None,
+        })
+    }
+
+    /// The claim of a vault URL: as `--identity` says, or as the files that were given imply.
+    fn claim(&self) -> Result<Claim> {
+        let identity = self.identity.unwrap_or({
+            if self.secrets_file.is_some() {
+                Identity::ServicePrincipal
+            } else if self.token_file.is_some() {
+                Identity::Workload
+            } else {
+                Identity::Managed
+            }
+        });
+        let needs = |what: &str| Error::class(format!("--identity {identity:?} needs {what}"));
+        let tenant = || match &self.tenant_id {
+            Some(tenant) => Tenant::parse(tenant),
+            None => Err(needs("--tenant-id")),
+        };
+        match identity {
+            Identity::Managed => Ok(Claim::Managed { client_id: self.client_id.clone() }),
+            Identity::Workload => Ok(Claim::Workload {
+                tenant: tenant()?,
+                client_id: self.client_id.clone().ok_or_else(|| needs("--client-id"))?,
+                assertion: Assertion::File(
+                    self.token_file.clone().ok_or_else(|| needs("--token-file"))?,
+                ),
+            }),
+            Identity::ServicePrincipal => {
+                let path = self.secrets_file.as_ref().ok_or_else(|| needs("--secrets-file"))?;
+                let secrets = class::secrets_file::read(path)?;
+                class::parameters::service_principal(tenant()?, Some(&secrets))
+            }
+        }
+    }
+
+    #[cfg(feature = "emulator")]
+    async fn open_dev(&self, seed: &str) -> Result<Opened> {
+        use crate::emulator::{Config, Emulator, Seed};
+        let seed = match seed {
+            "" => Seed::default_seed()?,
+            path => Seed::from_yaml(&read_manifest(Path::new(path))?)?,
+        };
+        let emulator = Emulator::start(Config { seed, ..Config::default() }).await?;
+        let endpoints = emulator.endpoints();
+        let vault = VaultRef {
+            cloud: endpoints.cloud("AzurePublicCloud")?,
+            name: VaultName::parse(emulator.vault_name())?,
+        };
+        let (client_id, client_secret) = emulator.service_principal();
+        let claim = Claim::ServicePrincipal {
+            tenant: Tenant::parse(emulator.tenant())?,
+            client_id: client_id.to_owned(),
+            client_secret,
+        };
+        Ok(Opened {
+            description: format!("embedded vault {}, {}", vault.url(), describe(&claim)),
+            origin: Arc::new(Access::new(Fetch::new(Http::new(endpoints))?, claim, vault)),
+            wanted: Wanted::Listing(KINDS.to_vec()),
+            render: render::Options::default(),
+            notices: Vec::new(),
+            _emulator: Some(emulator),
+        })
+    }
+
+    #[cfg(not(feature = "emulator"))]
+    async fn open_dev(&self, _seed: &str) -> Result<Opened> {
+        Err(Error::class("this build has no emulator, so dev: cannot be used")
+            .fix("build with the default features"))
+    }
+}
+
+const KINDS: [ObjectKind; 3] = [ObjectKind::Secret, ObjectKind::Key, ObjectKind::Certificate];
+
+impl Opened {
+    /// The object that a user names: a file or object of the class, or an object of the vault.
+    pub(crate) fn find(&self, name: &str) -> Result<ObjectSpec> {
+        match &self.wanted {
+            Wanted::Objects(objects) => objects
+                .iter()
+                .find(|object| object.path.as_str() == name)
+                .or_else(|| objects.iter().find(|object| object.name.as_str() == name))
+                .cloned()
+                .ok_or_else(|| {
+                    let known: Vec<_> = objects.iter().map(|object| object.path.as_str()).collect();
+                    Error::new(Code::NotFound, "the class has no such file or object")
+                        .fix(format!("it has: {}", known.join(", ")))
+                }),
+            Wanted::Listing(_) => {
+                let (kind, name) = match name.split_once('/') {
+                    Some((collection, name)) => (collection_kind(collection)?, name),
+                    None => (ObjectKind::Secret, name),
+                };
+                vault_object(0, kind, ObjectName::parse(name)?)
+            }
+        }
+    }
+
+    /// Every object of a whole-vault source, by listing it.
+    pub(crate) async fn listing(&self, deadline: Instant) -> Result<Vec<ObjectSpec>> {
+        let Wanted::Listing(kinds) = &self.wanted else { return Ok(Vec::new()) };
+        let mut objects = Vec::new();
+        for kind in kinds {
+            for name in self.origin.list(*kind, deadline).await? {
+                objects.push(vault_object(objects.len(), *kind, name)?);
+            }
+        }
+        Ok(objects)
+    }
+}
+
+/// An object of a whole-vault source: `secrets/NAME`, `keys/NAME`, `certificates/NAME`.
+fn vault_object(index: usize, kind: ObjectKind, name: ObjectName) -> Result<ObjectSpec> {
+    Ok(ObjectSpec {
+        index,
+        kind,
+        path: FilePath::parse(&format!("{}/{name}", kind.collection()))?,
+        name,
+        version: Version::Latest,
+        history: 1,
+        format: Format::Pem,
+        encoding: Encoding::Utf8,
+        mode: DEFAULT_MODE,
+    })
+}
+
+fn collection_kind(collection: &str) -> Result<ObjectKind> {
+    KINDS.into_iter().find(|kind| kind.collection() == collection).ok_or_else(|| {
+        Error::class("a vault has secrets, keys and certificates")
+            .fix("write secrets/NAME, keys/NAME or certificates/NAME")
+    })
+}
+
+/// `https://NAME.SUFFIX[/COLLECTION]` of a cloud that we know.
+fn vault_url(source: &str, endpoints: &Endpoints) -> Result<(VaultRef, Wanted)> {
+    let shape = || {
+        Error::class("the vault URL is not https://NAME.SUFFIX[/secrets|/keys|/certificates]")
+            .fix("for example https://my-vault.vault.azure.net")
+    };
+    let rest = source.strip_prefix("https://").ok_or_else(shape)?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (name, suffix) = host.split_once('.').ok_or_else(shape)?;
+    let cloud: Cloud = endpoints
+        .clouds
+        .values()
+        .find(|cloud| cloud.vault_suffix.eq_ignore_ascii_case(suffix))
+        .cloned()
+        .ok_or_else(|| {
+            Error::class("the vault URL belongs to no cloud that is built in")
+                .fix("custom clouds are named by a class with cloudName: AzureStackCloud")
+        })?;
+    let wanted = match path.trim_end_matches('/') {
+        "" => KINDS.to_vec(),
+        collection => vec![collection_kind(collection)?],
+    };
+    Ok((VaultRef { cloud, name: VaultName::parse(name)? }, Wanted::Listing(wanted)))
+}
+
+fn read_manifest(path: &Path) -> Result<String> {
+    use std::io::Read;
+    let failed = |error: std::io::Error| {
+        Error::class(format!("cannot read {}: {}", path.display(), error.kind()))
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(MAX_MANIFEST + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_MANIFEST {
+        return Err(Error::class(format!("{} is larger than 1 MiB", path.display())));
+    }
+    Ok(text)
+}
+
+/// The claim in a line for people; ids are no secrets, secrets are not in it.
+fn describe(claim: &Claim) -> String {
+    match claim {
+        Claim::ServicePrincipal { client_id, .. } => format!("service principal {client_id}"),
+        Claim::Workload { client_id, .. } => format!("workload identity {client_id}"),
+        Claim::Managed { client_id: Some(id) } => format!("user-assigned identity {id}"),
+        Claim::Managed { client_id: None } => "system-assigned identity".to_owned(),
+        Claim::Pod => "pod identity".to_owned(),
+        Claim::Binding { client_id } => format!("identity binding {client_id}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vault_urls_name_a_known_cloud_and_a_collection() {
+        let azure = Endpoints::azure();
+        let (vault, wanted) = vault_url("https://my-kv.vault.azure.net/", &azure).unwrap();
+        assert_eq!(vault.url(), "https://my-kv.vault.azure.net");
+        assert!(matches!(wanted, Wanted::Listing(kinds) if kinds.len() == 3));
+        let (_, wanted) = vault_url("https://my-kv.vault.azure.cn/keys", &azure).unwrap();
+        assert!(matches!(wanted, Wanted::Listing(kinds) if kinds == [ObjectKind::Key]));
+        for bad in [
+            "https://my-kv.evil.test",
+            "https://my-kv.vault.azure.net/nonsense",
+            "https://my_kv.vault.azure.net",
+            "https://my-kv",
+            "https://user@my-kv.vault.azure.net",
+        ] {
+            assert!(vault_url(bad, &azure).is_err(), "{bad}");
+        }
+    }
+}

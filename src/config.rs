@@ -1,0 +1,249 @@
+//! The provider's flags: the Go provider's own, in both dash forms, read once into [`ProviderArgs`].
+//!
+//! Go's flag package takes `-flag=value`, `--flag value` and booleans without a value. A shim
+//! rewrites that to the one form clap understands, so that the DaemonSet's argument list works
+//! unchanged. Flags of klog that have no meaning here are accepted and ignored.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+
+/// Serve the Secrets Store CSI Driver
+#[derive(Args, Clone, Debug)]
+pub struct ProviderArgs {
+    /// Socket to serve, unix://PATH
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "unix:///tmp/azure.sock",
+        env = "AKVFS_ENDPOINT"
+    )]
+    pub endpoint: String,
+    /// Log as JSON lines
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", env = "AKVFS_LOG_FORMAT_JSON")]
+    pub log_format_json: bool,
+    /// Log verbosity, 0 to 5
+    #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, env = "AKVFS_V")]
+    pub v: i32,
+    /// Port of the liveness probe
+    #[arg(long, value_name = "PORT", default_value_t = 8989, env = "AKVFS_HEALTHZ_PORT")]
+    pub healthz_port: u16,
+    /// Path of the liveness probe
+    #[arg(long, value_name = "PATH", default_value = "/healthz", env = "AKVFS_HEALTHZ_PATH")]
+    pub healthz_path: String,
+    /// Limit of one probe, such as 5s
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, env = "AKVFS_HEALTHZ_TIMEOUT")]
+    pub healthz_timeout: Duration,
+    /// Order the certificates of a PFX from leaf to root
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", env = "AKVFS_CONSTRUCT_PEM_CHAIN")]
+    pub construct_pem_chain: bool,
+    /// Cloud of classes that name none
+    #[arg(long, value_name = "NAME", default_value = "AzurePublicCloud", env = "AKVFS_CLOUD_NAME")]
+    pub cloud_name: String,
+    /// Directory below which classes may name a custom cloud's file
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/etc/kubernetes",
+        env = "AKVFS_CLOUD_ENV_DIR"
+    )]
+    pub cloud_env_dir: PathBuf,
+    /// Most bytes of all files of one Mount
+    #[arg(long, value_name = "BYTES", default_value_t = 4 * 1024 * 1024, env = "AKVFS_MAX_RESPONSE_BYTES")]
+    pub max_response_bytes: usize,
+
+    /// Accepted from the Go provider's argument list; refused when set, until it works.
+    #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub write_cert_and_key_in_separate_files: bool,
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) token_proxy_url: String,
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) sni_name: String,
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) custom_user_agent: String,
+    #[arg(long, hide = true, default_value = "Prometheus")]
+    pub(crate) metrics_backend: String,
+    #[arg(long, hide = true, default_value_t = 8898)]
+    pub(crate) prometheus_port: u16,
+    #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) enable_pprof: bool,
+    #[arg(long, hide = true, default_value_t = 6060)]
+    pub(crate) pprof_port: u16,
+    #[command(flatten)]
+    pub(crate) klog: Klog,
+}
+
+/// klog's own flags: accepted, without meaning here.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Klog {
+    #[arg(long, hide = true)]
+    pub(crate) vmodule: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) logtostderr: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) alsologtostderr: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) stderrthreshold: Option<String>,
+    #[arg(long = "log_dir", hide = true)]
+    pub(crate) log_dir: Option<String>,
+    #[arg(long = "log_file", hide = true)]
+    pub(crate) log_file: Option<String>,
+    #[arg(long = "log_file_max_size", hide = true)]
+    pub(crate) log_file_max_size: Option<String>,
+    #[arg(long = "skip_headers", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) skip_headers: Option<String>,
+    #[arg(long = "skip_log_headers", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) skip_log_headers: Option<String>,
+    #[arg(long = "add_dir_header", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) add_dir_header: Option<String>,
+    #[arg(long = "one_output", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) one_output: Option<String>,
+    #[arg(long = "log_backtrace_at", hide = true)]
+    pub(crate) log_backtrace_at: Option<String>,
+}
+
+impl ProviderArgs {
+    /// Flags that were given but do nothing in this version, for a notice at start.
+    pub(crate) fn without_effect(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        let mut note = |given: bool, name| {
+            if given {
+                names.push(name);
+            }
+        };
+        note(!self.token_proxy_url.is_empty(), "token-proxy-url");
+        note(!self.sni_name.is_empty(), "sni-name");
+        note(!self.custom_user_agent.is_empty(), "custom-user-agent");
+        note(self.metrics_backend != "Prometheus", "metrics-backend");
+        note(self.prometheus_port != 8898, "prometheus-port");
+        note(self.enable_pprof, "enable-pprof");
+        note(self.pprof_port != 6060, "pprof-port");
+        let klog = &self.klog;
+        note(klog.vmodule.is_some(), "vmodule");
+        note(klog.log_dir.is_some() || klog.log_file.is_some(), "log_dir/log_file");
+        note(klog.log_backtrace_at.is_some(), "log_backtrace_at");
+        names
+    }
+}
+
+/// Flags that Go takes without a value.
+const BOOLEANS: [&str; 9] = [
+    "log-format-json",
+    "construct-pem-chain",
+    "write-cert-and-key-in-separate-files",
+    "enable-pprof",
+    "logtostderr",
+    "alsologtostderr",
+    "skip_headers",
+    "skip_log_headers",
+    "one_output",
+];
+
+/// Rewrites Go-style arguments to `--flag=value`. A boolean is only ever given its value by `=`.
+pub(crate) fn go_flags(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut out = Vec::new();
+    let mut args = args;
+    while let Some(arg) = args.next() {
+        let Some(text) = arg.to_str() else {
+            out.push(arg);
+            continue;
+        };
+        let Some(flag) = text.strip_prefix("--").or_else(|| text.strip_prefix('-')) else {
+            out.push(arg);
+            continue;
+        };
+        if flag.is_empty() || flag == "h" || flag == "help" {
+            out.push(arg);
+        } else if flag.contains('=') {
+            out.push(format!("--{flag}").into());
+        } else if BOOLEANS.contains(&flag) || flag == "add_dir_header" {
+            out.push(format!("--{flag}=true").into());
+        } else {
+            match args.next() {
+                Some(value) => {
+                    let mut joined = OsString::from(format!("--{flag}="));
+                    joined.push(value);
+                    out.push(joined);
+                }
+                None => out.push(format!("--{flag}").into()),
+            }
+        }
+    }
+    out
+}
+
+/// Go's duration syntax, as far as flags use it: `5s`, `500ms`, `1m30s`, `0.5s`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let invalid = || "expected a duration such as 5s, 500ms or 1m30s".to_owned();
+    let (mut rest, mut total) = (text, Duration::ZERO);
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
+        let (number, tail) = rest.split_at(digits);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let number: f64 = number.parse().map_err(|_| invalid())?;
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" => 1e-6,
+            _ => return Err(invalid()),
+        };
+        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| invalid())?;
+        total = total.checked_add(part).ok_or_else(invalid)?;
+        rest = tail;
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewrite(args: &[&str]) -> Vec<String> {
+        go_flags(args.iter().map(OsString::from))
+            .into_iter()
+            .map(|arg| arg.into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn both_dash_forms_and_both_value_forms_become_one() {
+        assert_eq!(
+            rewrite(&["-endpoint", "unix:///a", "--healthz-port=1", "-v=5", "-v", "2"]),
+            ["--endpoint=unix:///a", "--healthz-port=1", "--v=5", "--v=2"]
+        );
+        assert_eq!(
+            rewrite(&[
+                "-log-format-json",
+                "--construct-pem-chain=false",
+                "-skip_headers",
+                "--help"
+            ]),
+            [
+                "--log-format-json=true",
+                "--construct-pem-chain=false",
+                "--skip_headers=true",
+                "--help"
+            ]
+        );
+        assert_eq!(rewrite(&["word", "-endpoint"]), ["word", "--endpoint"]);
+    }
+
+    #[test]
+    fn durations_follow_go() {
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("0.5s"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for bad in ["", "5", "s", "5x", "-5s", "1e999s", "..s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The gRPC shell: `v1alpha1.CSIDriverProvider` on a socket.
+//!
+//! It translates messages and decides about time; what a Mount means is in [`mount`]. Each Mount runs
+//! as its own task for its target, so that a retry joins the running one, a caller that goes away
+//! changes nothing, and a panic is an error of one call. tonic drops a handler at the caller's own
+//! deadline and answers Cancelled, which kubelet takes for "not final": so every Mount is answered
+//! before that, with a code that is final.
+
+pub mod client;
+mod deadline;
+pub mod listen;
+pub mod mount;
+mod targets;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use crate::error::{Code, Error, printable};
+use mount::Mounter;
+use proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
+use proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
+use targets::Targets;
+
+/// The messages and services of proto/service.proto.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod proto {
+    tonic::include_proto!("v1alpha1");
+}
+
+/// Protocol version we speak.
+const PROTOCOL: &str = "v1alpha1";
+/// The name the driver and dashboards know.
+pub const RUNTIME_NAME: &str = "secrets-store-csi-driver-provider-azure";
+/// Longest status message: it travels in an HTTP/2 header.
+const MAX_STATUS: usize = 4096;
+
+/// The provider service.
+pub struct Provider {
+    mounter: Arc<Mounter>,
+    targets: Targets,
+    /// Cancelled when a drain has used up its time: whoever still waits is answered.
+    cut: CancellationToken,
+}
+
+impl Provider {
+    /// A service over `mounter`. `cut` ends waiting at the end of a drain.
+    pub fn new(mounter: Arc<Mounter>, cut: CancellationToken) -> Self {
+        Self { mounter, targets: Targets::default(), cut }
+    }
+
+    /// The tonic service.
+    pub fn into_service(self) -> CsiDriverProviderServer<Self> {
+        CsiDriverProviderServer::new(self)
+    }
+}
+
+#[tonic::async_trait]
+impl CsiDriverProvider for Provider {
+    async fn version(
+        &self,
+        _request: Request<VersionRequest>,
+    ) -> Result<Response<VersionResponse>, Status> {
+        Ok(Response::new(VersionResponse {
+            version: PROTOCOL.to_owned(),
+            runtime_name: RUNTIME_NAME.to_owned(),
+            runtime_version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
+        }))
+    }
+
+    async fn mount(
+        &self,
+        request: Request<MountRequest>,
+    ) -> Result<Response<MountResponse>, Status> {
+        let started = Instant::now();
+        let deadline = started + deadline::of_call(request.metadata());
+        let request = mount::Incoming::from(request.into_inner());
+        let running = self.targets.start_or_join(&request, {
+            let mounter = self.mounter.clone();
+            move |request| async move { mounter.mount(request, deadline).await }
+        });
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout_at(deadline.into(), running) => outcome.unwrap_or_else(|_| {
+                Err(Error::new(Code::TimedOut, "the objects were not there before the deadline")
+                    .context(mount::FAILED))
+            }),
+            () = self.cut.cancelled() => Err(Error::new(
+                Code::Draining,
+                "the provider is shutting down; the driver will ask again",
+            )
+            .context(mount::FAILED)),
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        match outcome {
+            Ok(response) => {
+                tracing::debug!(seconds, files = response.files.len(), "mounted");
+                Ok(Response::new(MountResponse::clone(&response)))
+            }
+            Err(error) => {
+                tracing::error!(code = %error.code(), seconds, %error, "failed to process mount request");
+                Err(status(&error))
+            }
+        }
+    }
+}
+
+/// The one way from an error to a gRPC status.
+fn status(error: &Error) -> Status {
+    Status::new(error.code().grpc(), printable(&error.to_string(), MAX_STATUS))
+}
+
+/// `grpc.health.v1.Health`: SERVING for every service name until the drain begins.
+pub struct HealthService {
+    draining: CancellationToken,
+}
+
+impl HealthService {
+    /// `draining` is cancelled when the process begins to stop.
+    pub fn new(draining: CancellationToken) -> Self {
+        Self { draining }
+    }
+
+    /// The tonic service.
+    pub fn into_service(self) -> HealthServer<Self> {
+        HealthServer::new(self)
+    }
+}
+
+#[tonic::async_trait]
+impl Health for HealthService {
+    async fn check(
+        &self,
+        _request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let status = if self.draining.is_cancelled() {
+            ServingStatus::NotServing
+        } else {
+            ServingStatus::Serving
+        };
+        Ok(Response::new(HealthCheckResponse { status: status.into() }))
+    }
+
+    type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
+
+    async fn watch(
+        &self,
+        _request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("watch is not supported"))
+    }
+}

@@ -1,0 +1,215 @@
+//! The provider's socket: only root and our own user may talk to it.
+//!
+//! The socket is bound in a private directory beside its place and renamed over it, so that it never
+//! exists with a wider mode and a restart replaces the old file in one step. The peer's uid is
+//! checked again on each connection.
+
+use std::path::PathBuf;
+
+use crate::error::{Code, Error, Result};
+
+/// A parsed `--endpoint`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `unix://PATH`
+    Unix(PathBuf),
+    /// `tcp://HOST:PORT`; the address as given.
+    Tcp(String),
+}
+
+impl Endpoint {
+    /// Parses as the Go provider does: scheme in any case, non-empty rest.
+    ///
+    /// # Errors
+    /// Another scheme, or nothing behind it.
+    pub fn parse(text: &str) -> Result<Self> {
+        let invalid = || {
+            Error::class(format!("invalid endpoint: {}", crate::error::printable(text, 128)))
+                .fix("--endpoint unix:///var/run/secrets-store-csi-providers/azure.sock")
+        };
+        let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
+        if rest.is_empty() {
+            return Err(invalid());
+        }
+        if scheme.eq_ignore_ascii_case("unix") {
+            Ok(Endpoint::Unix(PathBuf::from(rest)))
+        } else if scheme.eq_ignore_ascii_case("tcp") {
+            Ok(Endpoint::Tcp(rest.to_owned()))
+        } else {
+            Err(invalid())
+        }
+    }
+}
+
+pub use imp::{Listener, bind};
+
+#[cfg(unix)]
+mod imp {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    use std::path::Path;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio_stream::Stream;
+
+    use super::{Code, Error, Result};
+
+    /// Accepted connections whose peer may talk to us.
+    #[derive(Debug)]
+    pub struct Listener(UnixListener);
+
+    /// Binds the socket, mode 0700, in place of a stale one.
+    ///
+    /// # Errors
+    /// The directory is missing or not ours to write, or the path is not free for a socket.
+    pub fn bind(path: &Path) -> Result<Listener> {
+        let failed = |what: &str, error: std::io::Error| {
+            Error::new(Code::Local, format!("socket {}: {what}: {}", path.display(), error.kind()))
+                .fix("the directory must exist and be writable; socket paths are at most 107 bytes")
+        };
+        let name = path
+            .file_name()
+            .ok_or_else(|| failed("no file name", std::io::ErrorKind::InvalidInput.into()))?;
+        match std::fs::symlink_metadata(path) {
+            Ok(found) => {
+                use std::os::unix::fs::FileTypeExt;
+                if !found.file_type().is_socket() {
+                    return Err(failed(
+                        "the path is in use",
+                        std::io::ErrorKind::AlreadyExists.into(),
+                    ));
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("stat", error)),
+        }
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let private = parent.join(format!(".akvfs-{}", std::process::id()));
+        // Left behind by a killed process with our pid: it can only be an empty private directory.
+        let _ = std::fs::remove_file(private.join(name));
+        let _ = std::fs::remove_dir(&private);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&private)
+            .map_err(|error| failed("private directory", error))?;
+        let inner = private.join(name);
+        let bound = UnixListener::bind(&inner)
+            .and_then(|listener| {
+                std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o700))?;
+                std::fs::rename(&inner, path)?;
+                Ok(listener)
+            })
+            .map_err(|error| failed("bind", error));
+        let _ = std::fs::remove_file(&inner);
+        let _ = std::fs::remove_dir(&private);
+        bound.map(Listener)
+    }
+
+    impl Stream for Listener {
+        type Item = std::io::Result<UnixStream>;
+
+        fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            loop {
+                return match self.0.poll_accept(cx) {
+                    Poll::Ready(Ok((stream, _))) => {
+                        if !welcome(&stream) {
+                            continue;
+                        }
+                        Poll::Ready(Some(Ok(stream)))
+                    }
+                    Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
+                    Poll::Pending => Poll::Pending,
+                };
+            }
+        }
+    }
+
+    /// Root, or the user we run as.
+    fn welcome(stream: &UnixStream) -> bool {
+        let ours = rustix::process::geteuid().as_raw();
+        match stream.peer_cred() {
+            Ok(peer) if peer.uid() == 0 || peer.uid() == ours => true,
+            Ok(peer) => {
+                tracing::warn!(uid = peer.uid(), "refused a connection of another user");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "refused a connection of an unknown user");
+                false
+            }
+        }
+    }
+}
+
+/// No listener here yet: the provider ends with the reason.
+#[cfg(not(unix))]
+mod imp {
+    use std::path::Path;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio_stream::Stream;
+
+    use super::{Code, Error, Result};
+
+    /// Never made on this platform.
+    #[derive(Debug)]
+    pub enum Listener {}
+
+    /// Always an error on this platform.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn bind(_: &Path) -> Result<Listener> {
+        Err(Error::new(Code::Local, "the provider does not run on this platform yet"))
+    }
+
+    impl Stream for Listener {
+        type Item = std::io::Result<tokio::io::DuplexStream>;
+
+        fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            match *self {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_parse_as_upstreams_do() {
+        for bad in ["udp:///x", "unix://", "tcp://", "x", ""] {
+            assert!(Endpoint::parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Endpoint::parse("tcp://:7777").unwrap(), Endpoint::Tcp(":7777".to_owned()));
+        for good in ["unix:///provider/azure.sock", "UNIX:///provider/azure.sock"] {
+            assert_eq!(
+                Endpoint::parse(good).unwrap(),
+                Endpoint::Unix(PathBuf::from("/provider/azure.sock"))
+            );
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_file_is_not() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("azure.sock");
+        drop(bind(&path).unwrap());
+        let _live = bind(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "the private directory is gone"
+        );
+        let file = dir.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        assert!(bind(&file).is_err());
+        assert_eq!(std::fs::read(&file).unwrap(), b"x");
+    }
+}

@@ -1,0 +1,123 @@
+//! What a Mount means: attributes in, files out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::class::{self, Parsed, Wanted};
+use crate::cloud::CloudSource;
+use crate::delivery::response::{self, respond};
+use crate::error::{Code, Error, Result};
+use crate::fetch::{Access, Fetch, ObjectRef};
+use crate::secret::Secret;
+use crate::vault::VaultRef;
+
+use super::proto::{File, MountRequest, MountResponse, ObjectVersion};
+
+/// The outer wrap of every failure after decoding; users grep for it.
+pub(super) const FAILED: &str = "failed to mount objects, error";
+
+/// A Mount request with its secrets in wiped memory.
+#[derive(Clone)]
+pub(super) struct Incoming {
+    pub(super) target_path: String,
+    attributes: Secret,
+    secrets: Secret,
+    permission: String,
+}
+
+impl From<MountRequest> for Incoming {
+    fn from(request: MountRequest) -> Self {
+        Self {
+            target_path: request.target_path,
+            attributes: Secret::from_string(request.attributes),
+            secrets: Secret::from_string(request.secrets),
+            permission: request.permission,
+        }
+    }
+}
+
+impl Incoming {
+    /// Whether another request asks for the very same, with the very same credentials.
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        self.target_path == other.target_path
+            && self.permission == other.permission
+            && self.attributes == other.attributes
+            && self.secrets == other.secrets
+    }
+}
+
+/// Answers Mounts from the vaults.
+pub struct Mounter {
+    fetch: Fetch,
+    clouds: CloudSource,
+    options: response::Options,
+}
+
+impl Mounter {
+    /// A mounter over `fetch`, with the clouds and bounds of the process.
+    pub fn new(fetch: Fetch, clouds: CloudSource, options: response::Options) -> Self {
+        Self { fetch, clouds, options }
+    }
+
+    pub(super) async fn mount(
+        &self,
+        incoming: Arc<Incoming>,
+        deadline: Instant,
+    ) -> Result<MountResponse> {
+        let text = |secret: &Secret| secret.expose_str().unwrap_or_default().to_owned();
+        let attributes = zeroize::Zeroizing::new(text(&incoming.attributes));
+        let secrets = zeroize::Zeroizing::new(text(&incoming.secrets));
+        let request = class::request::decode(&attributes, &secrets, &incoming.permission)?;
+        self.deliver(request, deadline).await.map_err(|error| error.context(FAILED))
+    }
+
+    async fn deliver(&self, request: class::Request, deadline: Instant) -> Result<MountResponse> {
+        let spec = match class::parameters::resolve(request, &self.clouds)? {
+            Parsed::Nothing { notices } => {
+                notices.iter().for_each(|notice| tracing::warn!(notice, "class"));
+                return Ok(MountResponse::default());
+            }
+            Parsed::Mount(spec) => *spec,
+        };
+        let pod = spec
+            .pod
+            .as_ref()
+            .map_or_else(String::new, |pod| format!("{}/{}", pod.namespace, pod.name));
+        spec.notices.iter().for_each(|notice| tracing::warn!(pod, notice, "class"));
+        let Wanted::Objects(objects) = spec.wanted else {
+            return Err(Error::new(Code::Internal, "a Mount cannot ask for a listing"));
+        };
+        tracing::debug!(pod, vault = %spec.vault, objects = objects.len(), "mounting");
+        let vault = VaultRef { cloud: spec.cloud, name: spec.vault };
+        // What this version cannot deliver is said before anything is requested.
+        for object in &objects {
+            ObjectRef::of(object)?;
+        }
+        let origin = Arc::new(Access::new(self.fetch.clone(), spec.identity, vault));
+        // Once, before the objects: a refused identity is one token request, not one for each.
+        if let Some(first) = objects.first() {
+            let proof = origin.prove(first.kind, deadline).await;
+            proof.map_err(|error| error.context(first.error_prefix()))?;
+        }
+        let delivered = respond(origin, objects, self.options, deadline).await?;
+        Ok(answer(delivered))
+    }
+}
+
+/// Files and object versions are parallel: as many, in the same order.
+fn answer(delivered: Vec<response::Delivered>) -> MountResponse {
+    let mut response = MountResponse::default();
+    for object in delivered {
+        for file in object.files {
+            response.files.push(File {
+                path: file.path.as_str().to_owned(),
+                mode: i32::try_from(object.mode).unwrap_or(0o644),
+                contents: file.contents.expose().to_vec(),
+            });
+            response
+                .object_version
+                .push(ObjectVersion { id: object.id.clone(), version: object.version.clone() });
+        }
+    }
+    response
+}

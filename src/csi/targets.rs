@@ -1,0 +1,183 @@
+//! One running Mount per target.
+//!
+//! The driver retries a publish, sometimes while the first attempt still runs. A retry with the very
+//! same request joins the running task. A different request for the same target waits for it first:
+//! it may carry another identity, and an outcome is never given to a caller whose request did not
+//! produce it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::Semaphore;
+
+use crate::error::{Code, Error, Result};
+
+use super::mount::{FAILED, Incoming};
+use super::proto::MountResponse;
+
+/// Mounts that work at the same time; further ones wait.
+const CONCURRENT: usize = 32;
+/// Running and waiting targets together.
+const MAX_TARGETS: usize = 4096;
+
+type Outcome = Result<Arc<MountResponse>>;
+type Running = Shared<BoxFuture<'static, Outcome>>;
+
+/// What runs or waits for a target: a number that tells it from its predecessors, the request, and
+/// the outcome to come.
+type Entry = (u64, Arc<Incoming>, Running);
+
+#[derive(Clone)]
+pub(super) struct Targets {
+    running: Arc<Mutex<HashMap<String, Entry>>>,
+    slots: Arc<Semaphore>,
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        Self { running: Arc::default(), slots: Arc::new(Semaphore::new(CONCURRENT)) }
+    }
+}
+
+impl Targets {
+    /// The outcome of this request's task. `work` is called when no equal request runs.
+    pub(super) fn start_or_join<F>(
+        &self,
+        request: &Incoming,
+        work: impl FnOnce(Arc<Incoming>) -> F,
+    ) -> Running
+    where
+        F: Future<Output = Result<MountResponse>> + Send + 'static,
+    {
+        let mut running = self.running.lock().unwrap_or_else(|e| e.into_inner());
+        let before = running.get(&request.target_path);
+        // A finished one that was not forgotten yet is no running mount: whoever asks again after an
+        // answer wants a new one.
+        let joinable =
+            before.filter(|(_, other, outcome)| outcome.peek().is_none() && other.same_as(request));
+        if let Some((_, same, outcome)) = joinable {
+            tracing::debug!(
+                target_path = same.target_path,
+                "joined the running mount of this target"
+            );
+            return outcome.clone();
+        }
+        if running.len() >= MAX_TARGETS {
+            let error = Error::new(Code::Internal, format!("{MAX_TARGETS} mounts are waiting"));
+            return async move { Err(error.context(FAILED)) }.boxed().shared();
+        }
+        let (number, previous) = match before {
+            Some((number, _, outcome)) => (number + 1, Some(outcome.clone())),
+            None => (0, None),
+        };
+        let request = Arc::new(request.clone());
+        let target = request.target_path.clone();
+        let (slots, work) = (self.slots.clone(), work(request.clone()));
+        let task = tokio::spawn(async move {
+            if let Some(previous) = previous {
+                // Only its end counts here, not its outcome.
+                let _ = previous.await;
+            }
+            let _slot = slots.acquire_owned().await;
+            work.await
+        });
+        let outcome: Running = async move {
+            match task.await {
+                Ok(result) => result.map(Arc::new),
+                Err(_) => Err(Error::new(Code::Internal, "a task of akvfs failed")
+                    .fix("this is a bug; the log names the place")
+                    .context(FAILED)),
+            }
+        }
+        .boxed()
+        .shared();
+        running.insert(target.clone(), (number, request, outcome.clone()));
+        // Drives the task to its end although every caller may have gone, then forgets it.
+        let (table, driven) = (self.running.clone(), outcome.clone());
+        tokio::spawn(async move {
+            let _ = driven.await;
+            let mut table = table.lock().unwrap_or_else(|e| e.into_inner());
+            if table.get(&target).is_some_and(|(current, ..)| *current == number) {
+                table.remove(&target);
+            }
+        });
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn request(target: &str, secrets: &str) -> Incoming {
+        Incoming::from(super::super::proto::MountRequest {
+            target_path: target.to_owned(),
+            secrets: secrets.to_owned(),
+            ..Default::default()
+        })
+    }
+
+    #[tokio::test]
+    async fn equal_requests_join_and_different_ones_take_turns() {
+        let (targets, calls) = (Targets::default(), Arc::new(AtomicUsize::new(0)));
+        let active = Arc::new(AtomicUsize::new(0));
+        let start = |request: &Incoming| {
+            let (calls, active) = (calls.clone(), active.clone());
+            targets.start_or_join(request, move |_| async move {
+                calls.fetch_add(1, Ordering::SeqCst);
+                assert_eq!(active.fetch_add(1, Ordering::SeqCst), 0, "two at once on one target");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                active.fetch_sub(1, Ordering::SeqCst);
+                Ok(MountResponse::default())
+            })
+        };
+        let (first, retry) = (start(&request("/t", "a")), start(&request("/t", "a")));
+        let other = start(&request("/t", "b"));
+        assert!(first.await.is_ok() && retry.await.is_ok() && other.await.is_ok());
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
+        for _ in 0..100 {
+            if targets.running.lock().unwrap().is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("a finished target is still remembered");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_and_the_next_mount_works() {
+        let targets = Targets::default();
+        let error = targets
+            .start_or_join(&request("/t", "a"), |_| async { panic!("planned") })
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), Code::Internal);
+        let next = targets
+            .start_or_join(&request("/t", "b"), |_| async { Ok(MountResponse::default()) })
+            .await;
+        assert!(next.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_goes_away_does_not_stop_the_mount() {
+        let (targets, done) = (Targets::default(), Arc::new(AtomicUsize::new(0)));
+        let counter = done.clone();
+        drop(targets.start_or_join(&request("/t", "a"), move |_| async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            counter.fetch_add(1, Ordering::SeqCst);
+            Ok(MountResponse::default())
+        }));
+        for _ in 0..100 {
+            if done.load(Ordering::SeqCst) == 1 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the mount was dropped with its caller");
+    }
+}

@@ -1,0 +1,339 @@
+//! The kernel's requests: translate, answer from the view.
+//!
+//! Every method of the trait is here, since the crate's defaults warn and answer ENOSYS, which the
+//! kernel takes for final in several cases. Nothing here may block: OPEN of an unfilled file moves its
+//! reply into a task.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
+    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use tokio::runtime::Handle;
+
+use super::Options;
+use super::notifier::Notices;
+use super::translate::{BLOCK, NEGATIVE_TTL, TTL, attributes, errno, file_type, inode, node};
+use crate::error::Result;
+use crate::view::{Attr, Kind, NodeId, NotServed, Slot, View};
+
+/// Content never changes under an inode, and nothing is ever written back.
+const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
+/// Requests carry no data worth a larger buffer.
+const MAX_WRITE: u32 = 128 * 1024;
+
+pub(super) struct Handler {
+    pub(super) view: Arc<View>,
+    pub(super) options: Options,
+    pub(super) notices: Notices,
+    pub(super) runtime: Handle,
+    /// Whether the mount is open to others: the kernel wants that for id-mapped mounts.
+    pub(super) shared: bool,
+}
+
+impl Handler {
+    /// Answers an OPEN whose value may have to be fetched first.
+    fn open_later(&self, id: NodeId, slot: Arc<Slot>, reply: ReplyOpen) {
+        let (view, notices) = (self.view.clone(), self.notices.clone());
+        let deadline = Instant::now() + self.options.open_timeout;
+        // A panic drops the reply, which answers EIO.
+        self.runtime.spawn(async move {
+            match fill(&view, &notices, id, &slot, deadline).await {
+                Ok(()) => {
+                    view.hold(id, &slot);
+                    reply.opened(handle(id), OPENED);
+                }
+                Err(error) => {
+                    tracing::debug!(file = view.path(id), code = %error.code(), "open: {error}");
+                    reply.error(errno(&error));
+                }
+            }
+        });
+    }
+
+    /// The entries of a directory from a position, `.` and `..` first.
+    fn entries(
+        &self,
+        directory: NodeId,
+        offset: u64,
+        mut each: impl FnMut(u64, &str, Attr) -> bool,
+    ) -> std::result::Result<(), NotServed> {
+        let mut position = offset;
+        let mut next = |name: &str, attr: Attr| {
+            position += 1;
+            each(position, name, attr)
+        };
+        if offset == 0 && !next(".", self.view.attr(directory)?) {
+            return Ok(());
+        }
+        if offset <= 1 && !next("..", self.view.parent(directory)?) {
+            return Ok(());
+        }
+        let from = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
+        self.view.list(directory, from, next)
+    }
+}
+
+async fn fill(
+    view: &Arc<View>,
+    notices: &Notices,
+    id: NodeId,
+    slot: &Arc<Slot>,
+    deadline: Instant,
+) -> Result<()> {
+    view.fill(slot, deadline).await?;
+    if !slot.settled() {
+        // Every file of the object showed the placeholder; each open tells about its own, and the
+        // slot is settled when its whole object was told.
+        for file in view.siblings(id) {
+            notices.drop_attributes(inode(file)).await?;
+        }
+        slot.settle();
+    }
+    Ok(())
+}
+
+/// Handles carry no state.
+fn handle(id: NodeId) -> FileHandle {
+    FileHandle(inode(id).0)
+}
+
+/// Methods that always answer the same.
+macro_rules! refuse {
+    ($($errno:ident: $name:ident($($arg:ty),*) $reply:ty;)*) => {$(
+        fn $name(&self, _: &Request, $(_: $arg,)* reply: $reply) {
+            reply.error(Errno::$errno);
+        }
+    )*};
+}
+
+impl Filesystem for Handler {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let mut wanted = InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            // A link's inode belongs to one birth as well, so its target never changes.
+            | InitFlags::FUSE_CACHE_SYMLINKS;
+        if self.shared {
+            wanted |= InitFlags::FUSE_ALLOW_IDMAP;
+        }
+        if let Err(missing) = config.add_capabilities(wanted) {
+            // What is left is supported, so this cannot fail.
+            let _ = config.add_capabilities(wanted - missing);
+        }
+        let _ = config.set_max_write(MAX_WRITE);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {}
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        // Names of the plan are text; any other name is not there.
+        let found = match name.to_str() {
+            Some(name) => self.view.lookup(node(parent), name),
+            None => Ok(None),
+        };
+        match found {
+            Ok(Some(attr)) => reply.entry(&TTL, &attributes(attr, &self.options), Generation(0)),
+            Ok(None) => match self.view.attr(NodeId::ROOT) {
+                // Inode 0 says "not there, and you may remember it".
+                Ok(any) => {
+                    let mut attr = attributes(any, &self.options);
+                    attr.ino = INodeNo(0);
+                    reply.entry(&NEGATIVE_TTL, &attr, Generation(0));
+                }
+                Err(_) => reply.error(Errno::ENOENT),
+            },
+            Err(why) => reply.error(why.into()),
+        }
+    }
+
+    // Inodes live as long as their generation; nothing is counted. `batch_forget` cannot be written
+    // outside the crate, since its argument's type is private; its default calls this.
+    fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.view.attr(node(ino)) {
+            Ok(attr) => reply.attr(&TTL, &attributes(attr, &self.options)),
+            Err(why) => reply.error(why.into()),
+        }
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.view.target(node(ino)) {
+            Ok(target) => reply.data(target.as_bytes()),
+            Err(why) => reply.error(why.into()),
+        }
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            return reply.error(Errno::EROFS);
+        }
+        let id = node(ino);
+        match self.view.slot(id) {
+            Ok(slot) if slot.settled() => {
+                self.view.hold(id, &slot);
+                reply.opened(handle(id), OPENED);
+            }
+            Ok(slot) => self.open_later(id, slot, reply),
+            Err(why) => reply.error(why.into()),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let mut reply = Some(reply);
+        let sent = self.view.read(node(ino), |bytes| {
+            let bytes = bytes.expose();
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            let end = start.saturating_add(size as usize).min(bytes.len());
+            if let Some(reply) = reply.take() {
+                reply.data(bytes.get(start..end).unwrap_or_default());
+            }
+        });
+        if let (Err(why), Some(reply)) = (sent, reply) {
+            reply.error(why.into());
+        }
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.view.release(node(ino));
+        reply.ok();
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.view.attr(node(ino)) {
+            Ok(attr) if attr.kind == Kind::Directory => {
+                reply.opened(handle(attr.id), FopenFlags::empty());
+            }
+            Ok(_) => reply.error(Errno::ENOTDIR),
+            Err(why) => reply.error(why.into()),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let listed = self.entries(node(ino), offset, |position, name, attr| {
+            !reply.add(inode(attr.id), position, file_type(attr.kind), name)
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(why) => reply.error(why.into()),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let listed = self.entries(node(ino), offset, |position, name, attr| {
+            let attr = attributes(attr, &self.options);
+            !reply.add(attr.ino, position, name, &TTL, &attr, Generation(0))
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(why) => reply.error(why.into()),
+        }
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let (names, bytes) = self.view.totals();
+        let blocks = (bytes as u64).div_ceil(u64::from(BLOCK));
+        reply.statfs(blocks, 0, 0, names as u64, 0, BLOCK, 255, BLOCK);
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks modes itself (default_permissions); only writing is refused here.
+        if mask.contains(AccessFlags::W_OK) {
+            reply.error(Errno::EROFS);
+        } else {
+            reply.ok();
+        }
+    }
+
+    refuse! {
+        EROFS: setattr(
+            INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>,
+            Option<TimeOrNow>, Option<SystemTime>, Option<FileHandle>, Option<SystemTime>,
+            Option<SystemTime>, Option<SystemTime>, Option<BsdFileFlags>
+        ) ReplyAttr;
+        EROFS: mknod(INodeNo, &OsStr, u32, u32, u32) ReplyEntry;
+        EROFS: mkdir(INodeNo, &OsStr, u32, u32) ReplyEntry;
+        EROFS: unlink(INodeNo, &OsStr) ReplyEmpty;
+        EROFS: rmdir(INodeNo, &OsStr) ReplyEmpty;
+        EROFS: symlink(INodeNo, &OsStr, &Path) ReplyEntry;
+        EROFS: rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags) ReplyEmpty;
+        EROFS: link(INodeNo, INodeNo, &OsStr) ReplyEntry;
+        EROFS: create(INodeNo, &OsStr, u32, u32, i32) ReplyCreate;
+        EROFS: write(
+            INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>
+        ) ReplyWrite;
+        EROFS: fallocate(INodeNo, FileHandle, u64, u64, i32) ReplyEmpty;
+        EROFS: copy_file_range(
+            INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64, CopyFileRangeFlags
+        ) ReplyWrite;
+        // Asked once, then the kernel answers by itself: no attributes, local seeking and locks.
+        ENOSYS: setxattr(INodeNo, &OsStr, &[u8], i32, u32) ReplyEmpty;
+        ENOSYS: getxattr(INodeNo, &OsStr, u32) ReplyXattr;
+        ENOSYS: listxattr(INodeNo, u32) ReplyXattr;
+        ENOSYS: removexattr(INodeNo, &OsStr) ReplyEmpty;
+        ENOSYS: lseek(INodeNo, FileHandle, i64, i32) ReplyLseek;
+        ENOSYS: poll(INodeNo, FileHandle, PollNotifier, PollEvents, PollFlags) ReplyPoll;
+        ENOSYS: getlk(INodeNo, FileHandle, LockOwner, u64, u64, i32, u32) ReplyLock;
+        ENOSYS: setlk(INodeNo, FileHandle, LockOwner, u64, u64, i32, u32, bool) ReplyEmpty;
+        ENOSYS: bmap(INodeNo, u32, u64) ReplyBmap;
+        ENOTTY: ioctl(INodeNo, FileHandle, IoctlFlags, u32, &[u8], u32) ReplyIoctl;
+    }
+}

@@ -1,0 +1,321 @@
+//! Making, finding and ending mounts.
+//!
+//! As root the mount is made by us, detached, and appears at its directory only when it is served.
+//! Its superblock stays read-write (a rotation is later announced by a rename of our own); the mount
+//! that everybody sees is read-only. A plain user's mount is made by fusermount3. Nothing here asks the
+//! mounted filesystem itself: the kernel's mount table tells whose a mount is, and cannot hang.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use crate::error::{Code, Error, Result, printable};
+
+const DEVICE: &str = "/dev/fuse";
+const HELPER: &str = "fusermount3";
+/// In one piece: of several `-o` the helper takes the last.
+const HELPER_OPTIONS: &str =
+    "rw,nosuid,nodev,noexec,noatime,default_permissions,fsname=akvfs,subtype=akvfs";
+/// Type of our mounts in the mount table.
+const TYPE: &str = "fuse.akvfs";
+/// fusermount3 and a stat of an old mount get this long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether this process mounts by itself.
+pub(super) fn privileged() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A mount that has no place yet.
+pub(super) struct Detached(OwnedFd);
+
+/// Makes a mount without a place, and the device to serve it.
+pub(super) fn detached() -> Result<(OwnedFd, Detached)> {
+    let device = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(no_device)?;
+    let made = || -> rustix::io::Result<OwnedFd> {
+        let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, "source", "akvfs")?;
+        fsconfig_set_string(&context, "subtype", "akvfs")?;
+        fsconfig_set_string(&context, "fd", device.as_raw_fd().to_string())?;
+        fsconfig_set_string(&context, "rootmode", "40000")?;
+        fsconfig_set_string(&context, "user_id", rustix::process::geteuid().as_raw().to_string())?;
+        fsconfig_set_string(&context, "group_id", rustix::process::getegid().as_raw().to_string())?;
+        fsconfig_set_flag(&context, "default_permissions")?;
+        fsconfig_set_flag(&context, "allow_other")?;
+        fsconfig_create(&context)?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC
+            | MountAttrFlags::MOUNT_ATTR_NOATIME;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    let mount = made().map_err(|error| {
+        unavailable(format!("the kernel refuses a FUSE mount: {}", io::Error::from(error).kind()))
+            .fix("mounting needs CAP_SYS_ADMIN (a privileged container) and Linux 5.2 or newer")
+    })?;
+    Ok((device.into(), Detached(mount)))
+}
+
+impl Detached {
+    /// Puts the mount at its place.
+    pub(super) fn attach(self, dir: &Path) -> Result<()> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&self.0, "", rustix::fs::CWD, dir, flags).map_err(|error| {
+            Error::new(
+                Code::Local,
+                format!("cannot mount at {}: {}", dir.display(), io::Error::from(error).kind()),
+            )
+        })
+    }
+}
+
+/// Mounts by fusermount3 and returns the device to serve the mount.
+pub(super) fn by_helper(dir: &Path) -> Result<OwnedFd> {
+    if let Err(error) = std::fs::metadata(DEVICE) {
+        return Err(no_device(error));
+    }
+    let local = |error: io::Error| Error::new(Code::Local, format!("{HELPER}: {}", error.kind()));
+    let (ours, theirs) = UnixStream::pair().map_err(local)?;
+    ours.set_read_timeout(Some(PATIENCE)).map_err(local)?;
+    // The helper's end of the socket is its stdin: passed on without leaking into other children.
+    let child = Command::new(HELPER)
+        .args(["-o", HELPER_OPTIONS, "--"])
+        .arg(dir)
+        .env("_FUSE_COMMFD", "0")
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(no_helper)?;
+    let received = receive(&ours);
+    drop(ours);
+    let output = child.wait_with_output().map_err(local)?;
+    received.ok_or_else(|| {
+        let said = printable(&String::from_utf8_lossy(&output.stderr), 512);
+        unavailable(format!("{HELPER} did not mount {}: {said}", dir.display()))
+            .fix("the directory must be yours and writable, and /dev/fuse must be open to you")
+    })
+}
+
+/// The descriptor that the helper sends, if it does.
+fn receive(socket: &UnixStream) -> Option<OwnedFd> {
+    let mut byte = [0_u8; 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = [io::IoSliceMut::new(&mut byte)];
+    recvmsg(socket, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+    control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    })
+}
+
+fn unavailable(message: String) -> Error {
+    Error::new(Code::FuseUnavailable, message)
+}
+
+fn no_device(error: io::Error) -> Error {
+    let error_text = format!("cannot open {DEVICE}: {}", error.kind());
+    unavailable(error_text).fix(match error.kind() {
+        io::ErrorKind::NotFound => {
+            "load the module (modprobe fuse), or give the container the device"
+        }
+        _ => "allow this process to use the device (in a container: --device /dev/fuse)",
+    })
+}
+
+fn no_helper(error: io::Error) -> Error {
+    unavailable(format!("cannot run {HELPER}: {}", error.kind()))
+        .fix("install the package fuse3, or mount as root")
+}
+
+/// The directory's real path, also where a dead mount stands on it.
+pub(super) fn resolve(dir: &Path) -> Result<PathBuf> {
+    let failed = |error: io::Error| {
+        Error::new(Code::Local, format!("cannot use {}: {}", dir.display(), error.kind()))
+            .fix("name an existing directory")
+    };
+    match std::fs::canonicalize(dir) {
+        Ok(path) => Ok(path),
+        Err(error) => match (dir.parent(), dir.file_name()) {
+            (Some(parent), Some(name)) if error.raw_os_error() == Some(NOT_CONNECTED) => {
+                let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+                Ok(std::fs::canonicalize(parent).map_err(failed)?.join(name))
+            }
+            _ => Err(failed(error)),
+        },
+    }
+}
+
+/// ENOTCONN: the process that served the mount is gone.
+const NOT_CONNECTED: i32 = rustix::io::Errno::NOTCONN.raw_os_error();
+
+/// Makes sure that the directory can be mounted on: an old mount of ours whose server died is taken
+/// away, a live one is refused.
+pub(super) fn clear(dir: &Path) -> Result<()> {
+    if found(dir)?.is_some_and(|mount| mount.ours) {
+        if state(dir) != State::Dead {
+            return Err(Error::new(Code::Local, format!("{} is mounted already", dir.display()))
+                .fix(format!("akvfs unmount {}", dir.display())));
+        }
+        tracing::warn!(dir = %dir.display(), "removing a mount whose server has died");
+        detach(dir)?;
+    }
+    match state(dir) {
+        State::Directory => Ok(()),
+        _ => Err(Error::new(Code::Local, format!("{} is not a directory", dir.display()))),
+    }
+}
+
+#[derive(PartialEq)]
+enum State {
+    Directory,
+    Dead,
+    Other,
+}
+
+/// What stands at the path. Asked on a thread of its own: a mount that hangs must not hang us.
+fn state(dir: &Path) -> State {
+    let (sender, receiver) = mpsc::channel();
+    let dir = dir.to_owned();
+    std::thread::spawn(move || {
+        // The attributes of a dead mount's root may be cached still; statfs always asks the server.
+        let asked = rustix::fs::statfs(&dir).map_err(io::Error::from);
+        // Nobody listens any more when this took too long.
+        let _ = sender.send(asked.and_then(|_| std::fs::metadata(dir)));
+    });
+    match receiver.recv_timeout(PATIENCE) {
+        Ok(Ok(metadata)) if metadata.is_dir() => State::Directory,
+        Ok(Err(error)) if error.raw_os_error() == Some(NOT_CONNECTED) => State::Dead,
+        _ => State::Other,
+    }
+}
+
+/// A line of the mount table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The kernel's number for the mount.
+    pub(super) id: u32,
+    /// Its device number as text: mount numbers are used again soon.
+    device: Box<[u8]>,
+    /// Whether its type is ours.
+    pub(super) ours: bool,
+}
+
+/// The topmost mount at a directory.
+pub(super) fn found(dir: &Path) -> Result<Option<Found>> {
+    let table = std::fs::read("/proc/self/mountinfo").map_err(|error| {
+        Error::new(Code::Local, format!("cannot read the mount table: {}", error.kind()))
+    })?;
+    Ok(topmost(&table, dir))
+}
+
+fn topmost(table: &[u8], dir: &Path) -> Option<Found> {
+    // Later lines are mounted over earlier ones.
+    table.split(|byte| *byte == b'\n').rev().find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let device = fields.nth(1)?.into();
+        let point = unescaped(fields.nth(1)?);
+        if point != dir {
+            return None;
+        }
+        // Optional fields end with a dash; the type follows.
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        Some(Found { id, device, ours: kind == TYPE.as_bytes() })
+    })
+}
+
+/// The table writes blanks, newlines and backslashes as three octal digits.
+fn unescaped(text: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| *byte == b'\\');
+        let code = octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        (rest, _) = match code {
+            Some(code) => (after.get(3..).unwrap_or_default(), bytes.push(code)),
+            None => (after, bytes.push(*byte)),
+        };
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+/// Takes the topmost mount away; files that are open stay readable until they are closed.
+pub(super) fn detach(dir: &Path) -> Result<()> {
+    let failed =
+        |why: String| Error::new(Code::Local, format!("cannot unmount {}: {why}", dir.display()));
+    if privileged() {
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        return rustix::mount::unmount(dir, flags)
+            .map_err(|error| failed(io::Error::from(error).kind().to_string()));
+    }
+    let output = Command::new(HELPER)
+        .args(["-u", "-z", "--"])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(no_helper)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(printable(&String::from_utf8_lossy(&output.stderr), 512)))
+}
+
+/// Ends a mount of akvfs. Its server notices and ends too.
+///
+/// # Errors
+/// Nothing of akvfs is mounted there, or it belongs to another user.
+pub fn unmount(dir: &Path) -> Result<()> {
+    let dir = resolve(dir)?;
+    match found(&dir)? {
+        Some(mount) if mount.ours => detach(&dir),
+        Some(_) => {
+            Err(Error::new(Code::Local, format!("the mount at {} is not akvfs's", dir.display())))
+        }
+        None => Err(Error::new(Code::Local, format!("nothing is mounted at {}", dir.display()))
+            .fix("findmnt -t fuse.akvfs lists what is mounted")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[u8] = b"22 1 0:20 / / rw shared:1 - ext4 /dev/vda rw\n\
+        40 22 0:41 / /mnt/with\\040blank rw,nosuid master:3 - fuse.akvfs akvfs rw,user_id=0\n\
+        41 22 0:42 / /mnt/b rw - fuse.akvfs akvfs rw\n\
+        42 41 0:43 / /mnt/b rw - tmpfs tmpfs rw\n";
+
+    #[test]
+    fn the_topmost_mount_of_a_directory_is_found_by_its_real_name() {
+        let at = |dir: &str| topmost(TABLE, Path::new(dir));
+        let mount = |id, device: &[u8], ours| Some(Found { id, device: device.into(), ours });
+        assert_eq!(at("/mnt/with blank"), mount(40, b"0:41", true));
+        assert_eq!(at("/mnt/b"), mount(42, b"0:43", false));
+        assert_eq!(at("/mnt"), None);
+        assert_eq!(at("/mnt/with\\040blank"), None);
+    }
+
+    #[test]
+    fn escapes_at_the_end_of_a_name_are_kept() {
+        assert_eq!(unescaped(b"/a\\"), Path::new("/a\\"));
+        assert_eq!(unescaped(b"/a\\134\\011"), Path::new("/a\\\t"));
+    }
+}

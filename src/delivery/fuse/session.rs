@@ -1,0 +1,173 @@
+//! The life of a mount: served from its start until somebody unmounts it, we or others.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fuser::{Config, Session, SessionACL};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::Options;
+use super::handler::Handler;
+use super::mountpoint::{self, Found};
+use super::notifier::Notices;
+use crate::error::{Code, Error, Result};
+use crate::view::View;
+
+/// Two threads answer from memory; more gained nothing in measurements.
+const THREADS: usize = 2;
+/// After the unmount the session ends with the last open file; it is not waited for longer.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// A served mount. Dropping it unmounts.
+pub struct Mounted {
+    view: Arc<View>,
+    dir: PathBuf,
+    /// As the mount table has it, to tell ours from a stranger's at the same place.
+    mount: Found,
+    ended: watch::Receiver<Option<Result<()>>>,
+    open_timeout: Duration,
+}
+
+/// Mounts and serves. Blocks shortly.
+pub(super) fn start(
+    view: Arc<View>,
+    dir: &Path,
+    options: Options,
+    runtime: Handle,
+) -> Result<Mounted> {
+    let dir = mountpoint::resolve(dir)?;
+    mountpoint::clear(&dir)?;
+    if mountpoint::privileged() {
+        let (device, detached) = mountpoint::detached()?;
+        let ended = serve(&view, options, &runtime, device, SessionACL::All)?;
+        // Shown last: whoever sees the mount finds it served.
+        detached.attach(&dir)?;
+        return Mounted::new(view, dir, ended, options);
+    }
+    let device = mountpoint::by_helper(&dir)?;
+    serve(&view, options, &runtime, device, SessionACL::Owner)
+        .and_then(|ended| Mounted::new(view, dir.clone(), ended, options))
+        .inspect_err(|_| {
+            // The helper's mount is there already, and nobody serves it.
+            let _ = mountpoint::detach(&dir);
+        })
+}
+
+/// Shakes hands with the kernel and starts the threads of a session.
+fn serve(
+    view: &Arc<View>,
+    options: Options,
+    runtime: &Handle,
+    device: OwnedFd,
+    acl: SessionACL,
+) -> Result<watch::Receiver<Option<Result<()>>>> {
+    let (notices, queue) = Notices::queue();
+    let handler = Handler {
+        view: view.clone(),
+        options,
+        notices: notices.clone(),
+        runtime: runtime.clone(),
+        shared: acl == SessionACL::All,
+    };
+    let mut config = Config::default();
+    config.acl = acl;
+    config.n_threads = Some(THREADS);
+    let failed = |what: &str, error: &std::io::Error| {
+        Error::new(Code::FuseUnavailable, format!("{what}: {}", error.kind()))
+    };
+    let session = Session::from_fd(handler, device, acl, config)
+        .map_err(|error| failed("the FUSE handshake failed", &error))?;
+    let threads = |error| failed("threads cannot be started", &error);
+    queue.serve(session.notifier()).map_err(threads)?;
+    let (sender, ended) = watch::channel(None);
+    std::thread::Builder::new()
+        .name("akvfs-session".to_owned())
+        .spawn(move || sender.send(Some(outcome(session.run()))))
+        .map_err(threads)?;
+    let announcements = view.subscribe();
+    let mut end = ended.clone();
+    runtime.spawn(async move {
+        tokio::select! {
+            () = notices.pass_on(announcements) => {}
+            _ = end.wait_for(Option::is_some) => {}
+        }
+    });
+    Ok(ended)
+}
+
+/// The end of a session as seen from outside. A mount that was taken away, by whatever means, has
+/// ended well.
+fn outcome(result: std::io::Result<()>) -> Result<()> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => Ok(()),
+        Err(error) => {
+            Err(Error::new(Code::Internal, format!("the FUSE session failed: {}", error.kind())))
+        }
+    }
+}
+
+impl Mounted {
+    fn new(
+        view: Arc<View>,
+        dir: PathBuf,
+        ended: watch::Receiver<Option<Result<()>>>,
+        options: Options,
+    ) -> Result<Self> {
+        let mount = mountpoint::found(&dir)?.filter(|mount| mount.ours).ok_or_else(|| {
+            Error::new(Code::Local, format!("the mount at {} is gone already", dir.display()))
+        })?;
+        Ok(Self { view, dir, mount, ended, open_timeout: options.open_timeout })
+    }
+
+    /// Where the mount is, without symbolic links.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Waits until the mount has ended, by [`Mounted::unmount`] or from outside.
+    ///
+    /// # Errors
+    /// The session failed; the mount may still be there, dead.
+    pub async fn wait(&self) -> Result<()> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or(Ok(())),
+            // The thread died without a word.
+            Err(_) => Err(Error::new(Code::Internal, "the FUSE session failed")),
+        }
+    }
+
+    /// Ends the mount: no new fetches, running ones finish (bounded by the open timeout), and the
+    /// mount is taken away if it is still ours. Open files stay readable while this process lives.
+    ///
+    /// # Errors
+    /// The mount cannot be taken away.
+    pub async fn unmount(self) -> Result<()> {
+        self.view.close();
+        self.view.drained(Instant::now() + self.open_timeout).await;
+        let (dir, mount) = (self.dir.clone(), self.mount.clone());
+        let detached = tokio::task::spawn_blocking(move || detach_ours(&dir, &mount)).await;
+        let _ = tokio::time::timeout(GOODBYE, self.wait()).await;
+        detached.unwrap_or_else(|_| Err(Error::new(Code::Internal, "unmounting failed")))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = detach_ours(&self.dir, &self.mount) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Takes the mount away, unless it is gone and perhaps another one stands there.
+fn detach_ours(dir: &Path, mount: &Found) -> Result<()> {
+    if mountpoint::found(dir)?.as_ref() == Some(mount) {
+        return mountpoint::detach(dir);
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! The response delivery: everything is fetched and rendered at once, and the CSI driver writes it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::{StreamExt, stream};
+
+use crate::class::ObjectSpec;
+use crate::error::{Code, Error, Result};
+use crate::fetch::Origin;
+use crate::render::{self, FileView};
+use crate::view::obtain;
+
+/// Objects of one mount that are fetched at the same time.
+const IN_FLIGHT: usize = 32;
+
+/// Bounds and rendering of a response.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How certificates are rendered.
+    pub render: render::Options,
+    /// Most rendered bytes of one response; the driver's gRPC client takes 4 MiB.
+    pub max_bytes: usize,
+}
+
+/// One object of a response, in the class's order.
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    /// `TYPE/NAME`: the id of the driver's object version.
+    pub id: String,
+    /// The version id that the vault reported.
+    pub version: String,
+    /// File mode bits.
+    pub mode: u32,
+    /// The object's files.
+    pub files: Vec<FileView>,
+}
+
+/// Fetches and renders every object, all or nothing.
+///
+/// # Errors
+/// The error of the first failing object in the class's order, with the number of other failures.
+pub async fn respond(
+    origin: Arc<dyn Origin>,
+    objects: Vec<ObjectSpec>,
+    options: Options,
+    deadline: Instant,
+) -> Result<Vec<Delivered>> {
+    let mut budget = Budget { left: options.max_bytes, limit: options.max_bytes };
+    let mut results: Vec<Option<Result<Delivered>>> = Vec::new();
+    results.resize_with(objects.len(), || None);
+    let mut fetched = stream::iter(objects.into_iter().enumerate())
+        .map(|(position, object)| {
+            let origin = origin.clone();
+            async move { (position, deliver(origin.as_ref(), &object, options, deadline).await) }
+        })
+        .buffer_unordered(IN_FLIGHT);
+    while let Some((position, result)) = fetched.next().await {
+        let result = match result {
+            Ok(delivered) => {
+                // Counted while fetching: a class that is too large must not be held whole first.
+                budget.take(&delivered)?;
+                Ok(delivered)
+            }
+            Err(error) => Err(error),
+        };
+        if let Some(slot) = results.get_mut(position) {
+            *slot = Some(result);
+        }
+    }
+    let failures = results.iter().filter(|result| matches!(result, Some(Err(_)))).count();
+    let mut delivered = Vec::with_capacity(results.len());
+    for result in results.into_iter().flatten() {
+        match result {
+            Ok(object) => delivered.push(object),
+            Err(error) if failures > 1 => {
+                return Err(error.with_others(failures - 1));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(delivered)
+}
+
+async fn deliver(
+    origin: &dyn Origin,
+    object: &ObjectSpec,
+    options: Options,
+    deadline: Instant,
+) -> Result<Delivered> {
+    let obtained = obtain(origin, object, options.render, deadline).await?;
+    Ok(Delivered {
+        id: format!("{}/{}", object.kind.as_str(), object.name),
+        version: obtained.version.version.clone(),
+        mode: object.mode,
+        files: obtained.files,
+    })
+}
+
+struct Budget {
+    left: usize,
+    limit: usize,
+}
+
+impl Budget {
+    fn take(&mut self, delivered: &Delivered) -> Result<()> {
+        let size: usize =
+            delivered.files.iter().map(|file| file.contents.len() + file.path.as_str().len()).sum();
+        self.left = self.left.checked_sub(size).ok_or_else(|| {
+            Error::new(
+                Code::TooLarge,
+                format!("the objects of this class are larger than {} bytes together", self.limit),
+            )
+            .fix("split the class, or raise --max-response-bytes and the driver's --max-call-recv-msg-size")
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! The process itself: what must not happen to memory that holds secrets, and how it is stopped.
+//! The one module of the core with a Unix and a Windows half.
+
+use tokio_util::sync::CancellationToken;
+
+/// No core dumps, and no reading of this process's memory by its own user.
+pub(crate) fn harden() {
+    imp::harden();
+}
+
+/// A token that is cancelled by the first SIGTERM or SIGINT (Ctrl-C and Ctrl-Break on Windows).
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub(crate) fn stop_token() -> std::io::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    imp::on_stop(token.clone())?;
+    Ok(token)
+}
+
+#[cfg(unix)]
+mod imp {
+    use tokio::signal::unix::{SignalKind, signal};
+    use tokio_util::sync::CancellationToken;
+
+    pub(super) fn harden() {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+        // Best effort: a limit that cannot be lowered is no reason not to serve.
+        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+        #[cfg(target_os = "linux")]
+        let _ =
+            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    }
+
+    pub(super) fn on_stop(token: CancellationToken) -> std::io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            token.cancel();
+        });
+        Ok(())
+    }
+}
+
+#[cfg(windows)]
+mod imp {
+    use tokio::signal::windows;
+    use tokio_util::sync::CancellationToken;
+
+    pub(super) fn harden() {}
+
+    pub(super) fn on_stop(token: CancellationToken) -> std::io::Result<()> {
+        let mut ctrl_c = windows::ctrl_c()?;
+        let mut ctrl_break = windows::ctrl_break()?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = ctrl_c.recv() => {}
+                _ = ctrl_break.recv() => {}
+            }
+            token.cancel();
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! `/healthz`: the liveness probe asks the gRPC socket itself, as a driver would.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::csi;
+use crate::error::{Code, Error, Result};
+
+/// Where and how the probe is answered.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address to listen on.
+    pub address: SocketAddr,
+    /// Exact path, `/healthz`.
+    pub path: String,
+    /// Limit of one probe.
+    pub timeout: Duration,
+    /// The provider's socket.
+    pub socket: PathBuf,
+}
+
+/// Binds the probe's port and serves it until `stop`.
+///
+/// # Errors
+/// When the port cannot be bound: a silent failure would make kubelet kill a healthy provider.
+pub async fn serve(options: Options, stop: CancellationToken) -> Result<SocketAddr> {
+    let listener = TcpListener::bind(options.address).await.map_err(|error| {
+        Error::new(Code::Local, format!("healthz cannot listen on {}: {error}", options.address))
+            .fix("another process has the port: set --healthz-port")
+    })?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Error::new(Code::Local, format!("healthz has no address: {error}")))?;
+    let path = options.path.clone();
+    if !path.starts_with('/') || path.contains(['{', '}', '*', ':', '?', '#']) {
+        return Err(Error::class(format!("--healthz-path {path:?} is not a plain path")));
+    }
+    let router = Router::new().route(&path, get(probe)).with_state(options);
+    tokio::spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+        if let Err(error) = served.await {
+            tracing::error!(%error, "healthz stopped");
+        }
+    });
+    Ok(address)
+}
+
+async fn probe(State(options): State<Options>) -> (StatusCode, String) {
+    match tokio::time::timeout(options.timeout, check(options.socket)).await {
+        Ok(Ok(())) => (StatusCode::OK, "ok".to_owned()),
+        Ok(Err(why)) => (StatusCode::SERVICE_UNAVAILABLE, why),
+        Err(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no answer from the provider's socket".to_owned())
+        }
+    }
+}
+
+async fn check(socket: PathBuf) -> std::result::Result<(), String> {
+    let channel = csi::client::connect(socket).await.map_err(|error| error.to_string())?;
+    let answer = HealthClient::new(channel)
+        .check(HealthCheckRequest { service: String::new() })
+        .await
+        .map_err(|status| status.message().to_owned())?;
+    match answer.into_inner().status() {
+        ServingStatus::Serving => Ok(()),
+        _ => Err("the provider is not serving".to_owned()),
+    }
+}

@@ -1,0 +1,111 @@
+//! Generations: immutable states of a view, and how long a replaced one stays readable.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::plan::{Layout, Plan};
+use super::slot::{Content, Slot};
+use crate::error::{Code, Error, Result};
+
+/// A replaced generation answers for this long to whoever still walks in it.
+const RETENTION: Duration = Duration::from_secs(600);
+/// Most replaced generations that are kept.
+const MAX_RETIRED: usize = 16;
+
+/// One state of the view: a slot for every object. Never changed; only its empty slots get filled.
+pub(super) struct Generation {
+    pub(super) birth: u32,
+    /// Name of its directory in the atomic layout.
+    pub(super) directory: String,
+    pub(super) born: SystemTime,
+    pub(super) slots: Vec<Arc<Slot>>,
+}
+
+impl Generation {
+    fn new(birth: u32, slots: Vec<Arc<Slot>>) -> Arc<Self> {
+        let time = jiff::Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S");
+        // The birth makes the name unique: two generations of one second must not share it.
+        let directory = format!("..{time}.{birth}");
+        Arc::new(Self { birth, directory, born: SystemTime::now(), slots })
+    }
+}
+
+/// The current generation and its predecessors.
+pub(super) struct Generations {
+    pub(super) current: Arc<Generation>,
+    retired: VecDeque<(Instant, Arc<Generation>)>,
+}
+
+impl Generations {
+    pub(super) fn first(plan: &Plan) -> Self {
+        let slots = (0..plan.objects.len()).map(|object| Slot::empty(1, object)).collect();
+        Self { current: Generation::new(1, slots), retired: VecDeque::new() }
+    }
+
+    /// The current generation, then its predecessors, the youngest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        std::iter::once(&self.current)
+            .chain(self.retired.iter().rev().map(|(_, generation)| generation))
+    }
+
+    pub(super) fn of_birth(&self, birth: u32) -> Option<&Arc<Generation>> {
+        self.all().find(|generation| generation.birth == birth)
+    }
+
+    pub(super) fn slot(&self, birth: u32, object: usize) -> Option<&Arc<Slot>> {
+        self.all()
+            .filter_map(|generation| generation.slots.get(object))
+            .find(|slot| slot.birth == birth)
+    }
+
+    /// Replaces the current generation by one with the changed contents.
+    ///
+    /// In the atomic layout every slot is new: filled ones share their content, unfilled ones stay
+    /// unfilled. In the flat layout only changed objects get a new slot; the others keep theirs, and
+    /// with it their inode and whatever the kernel has cached of it.
+    pub(super) fn publish(
+        &mut self,
+        layout: Layout,
+        mut changed: Vec<(usize, Arc<Content>)>,
+    ) -> Result<()> {
+        let birth = self.current.birth.checked_add(1).ok_or_else(|| {
+            Error::new(Code::Internal, "this mount has used up its generations").fix("mount again")
+        })?;
+        changed.sort_by_key(|(object, _)| *object);
+        let slots = self.current.slots.iter().map(|slot| {
+            let new = changed.binary_search_by_key(&slot.object, |(object, _)| *object).ok();
+            match (new.and_then(|at| changed.get(at)), slot.content()) {
+                (Some((object, content)), _) => Slot::filled(birth, *object, content.clone()),
+                (None, _) if layout == Layout::Flat => slot.clone(),
+                (None, Some(content)) => Slot::filled(birth, slot.object, content.clone()),
+                (None, None) => Slot::empty(birth, slot.object),
+            }
+        });
+        let next = Generation::new(birth, slots.collect());
+        let old = std::mem::replace(&mut self.current, next);
+        self.retired.push_back((Instant::now(), old));
+        self.forget_old(Instant::now());
+        Ok(())
+    }
+
+    /// Drops what is older than the retention, and the oldest beyond the bound. Slots with an open
+    /// handle live on in the view's table of open files.
+    pub(super) fn forget_old(&mut self, now: Instant) {
+        while let Some((since, _)) = self.retired.front() {
+            if self.retired.len() <= MAX_RETIRED && now.duration_since(*since) < RETENTION {
+                break;
+            }
+            self.retired.pop_front();
+        }
+    }
+
+    /// Drops every predecessor: their bytes are needed.
+    pub(super) fn forget_all_old(&mut self) {
+        self.retired.clear();
+    }
+
+    pub(super) fn retired(&self) -> usize {
+        self.retired.len()
+    }
+}

@@ -1,0 +1,293 @@
+//! Names, attributes and bytes of a view, from memory: what a delivery asks.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::View;
+use super::generation::{Generation, Generations};
+use super::plan::{DATA, DATA_NAME, GENERATION, Layout, Node, NodeKind, ROOT};
+use super::slot::Slot;
+use crate::secret::Secret;
+
+/// Size of a file whose content nobody asked for yet: not zero, or tar, find and `test -s` would take
+/// it for empty.
+const PLACEHOLDER: u64 = 4096;
+/// Directories are open to all: names are no secrets to those who may reach the mount.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// A node: an index of the plan in one birth. Birth 0 has the nodes that never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId {
+    /// Number of the generation that brought it.
+    pub birth: u32,
+    /// Index in the plan, from 1.
+    pub index: u32,
+}
+
+impl NodeId {
+    /// The root directory.
+    pub const ROOT: NodeId = NodeId { birth: 0, index: ROOT };
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A file.
+    File,
+    /// A symbolic link.
+    Link,
+}
+
+/// Attributes of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Attr {
+    /// Which node.
+    pub id: NodeId,
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes; a placeholder for a file that is not filled yet.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Creation of the version, or of the node.
+    pub modified: SystemTime,
+}
+
+/// Why a node cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotServed {
+    /// It belongs to a generation that is gone.
+    Stale,
+    /// It is a directory.
+    Directory,
+    /// It is not a directory, file or link, whichever was asked for.
+    OtherKind,
+}
+
+impl View {
+    /// The node of this name in a directory; `None` when there is none.
+    ///
+    /// # Errors
+    /// The directory is gone or no directory.
+    pub fn lookup(&self, directory: NodeId, name: &str) -> Result<Option<Attr>, NotServed> {
+        let generations = self.generations();
+        let (_, generation) = self.directory(&generations, directory)?;
+        let tree = &self.plan.tree;
+        if tree.layout == Layout::Atomic && directory.index == ROOT && name.starts_with("..") {
+            if name == DATA_NAME {
+                return Ok(self.child(&generations, generation, DATA));
+            }
+            let named = generations.all().find(|generation| generation.directory == name);
+            return Ok(
+                named.and_then(|generation| self.child(&generations, generation, GENERATION))
+            );
+        }
+        let index = tree.child(directory.index, name);
+        Ok(index.and_then(|index| self.child(&generations, generation, index)))
+    }
+
+    /// Attributes of a node.
+    ///
+    /// # Errors
+    /// The node is gone.
+    pub fn attr(&self, id: NodeId) -> Result<Attr, NotServed> {
+        self.attr_in(&self.generations(), id)
+    }
+
+    /// Calls `each` with the name and attributes of every entry of a directory from position `from`,
+    /// until it returns `false`. Positions are stable while the mount lives.
+    ///
+    /// # Errors
+    /// The directory is gone or no directory.
+    pub fn list(
+        &self,
+        directory: NodeId,
+        from: usize,
+        mut each: impl FnMut(&str, Attr) -> bool,
+    ) -> Result<(), NotServed> {
+        let generations = self.generations();
+        let (children, generation) = self.directory(&generations, directory)?;
+        for index in children.iter().skip(from) {
+            let Some(node) = self.plan.tree.node(*index) else { continue };
+            let Some(attr) = self.child(&generations, generation, *index) else { continue };
+            let name = match &*node.name {
+                "" => &generation.directory,
+                name => name,
+            };
+            if !each(name, attr) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory above; the root's is itself.
+    ///
+    /// # Errors
+    /// The node is gone.
+    pub fn parent(&self, id: NodeId) -> Result<Attr, NotServed> {
+        let generations = self.generations();
+        let node = self.plan.tree.node(id.index).ok_or(NotServed::Stale)?;
+        let parent = self.plan.tree.node(node.parent).ok_or(NotServed::Stale)?;
+        let permanent = self.plan.tree.permanent(node.parent, parent);
+        let birth = if permanent { 0 } else { id.birth };
+        self.attr_in(&generations, NodeId { birth, index: node.parent })
+    }
+
+    /// Where a link points.
+    ///
+    /// # Errors
+    /// The node is gone or no link.
+    pub fn target(&self, id: NodeId) -> Result<String, NotServed> {
+        match &self.plan.tree.node(id.index).ok_or(NotServed::Stale)?.kind {
+            NodeKind::Link(target) => Ok(target.to_string()),
+            NodeKind::Data => self
+                .generations()
+                .of_birth(id.birth)
+                .map(|generation| generation.directory.clone())
+                .ok_or(NotServed::Stale),
+            _ => Err(NotServed::OtherKind),
+        }
+    }
+
+    /// The slot that a file's bytes come from.
+    ///
+    /// # Errors
+    /// The node is gone or no file.
+    pub fn slot(&self, id: NodeId) -> Result<Arc<Slot>, NotServed> {
+        match self.plan.tree.node(id.index).ok_or(NotServed::Stale)?.kind {
+            NodeKind::File { object, .. } => self.slot_in(&self.generations(), id, object),
+            NodeKind::Directory(_) => Err(NotServed::Directory),
+            _ => Err(NotServed::OtherKind),
+        }
+    }
+
+    /// All files that are filled together with this one, itself included.
+    pub fn siblings(&self, id: NodeId) -> Vec<NodeId> {
+        match self.plan.tree.node(id.index).map(|node| &node.kind) {
+            Some(NodeKind::File { object, .. }) => {
+                let nodes =
+                    self.plan.objects.get(*object).map_or(&[][..], |planned| &planned.nodes);
+                nodes.iter().map(|index| NodeId { birth: id.birth, index: *index }).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Keeps the file's bytes until [`View::release`], whatever happens to its generation.
+    pub fn hold(&self, id: NodeId, slot: &Arc<Slot>) {
+        self.open_files().entry(id).or_insert_with(|| (0, slot.clone())).0 += 1;
+    }
+
+    /// Ends one [`View::hold`].
+    pub fn release(&self, id: NodeId) {
+        let mut open = self.open_files();
+        if let Some((handles, _)) = open.get_mut(&id) {
+            *handles -= 1;
+            if *handles == 0 {
+                open.remove(&id);
+            }
+        }
+    }
+
+    /// Hands the bytes of a filled file to `read`.
+    ///
+    /// # Errors
+    /// The node is gone, no file, or not filled.
+    pub fn read<T>(&self, id: NodeId, read: impl FnOnce(&Secret) -> T) -> Result<T, NotServed> {
+        let slot = self.slot(id)?;
+        let Some(Node { kind: NodeKind::File { file, .. }, .. }) = self.plan.tree.node(id.index)
+        else {
+            return Err(NotServed::OtherKind);
+        };
+        let bytes = slot.content().and_then(|content| content.file(*file));
+        bytes.map(read).ok_or(NotServed::Stale)
+    }
+
+    /// The path of a file below the mount, for messages.
+    pub fn path(&self, id: NodeId) -> String {
+        self.plan.tree.path(id.index)
+    }
+
+    /// Number of names and bytes, for statfs.
+    pub fn totals(&self) -> (usize, usize) {
+        (self.plan.tree.len(), self.budget.used())
+    }
+
+    /// Children of a live directory, and the generation that they belong to.
+    fn directory<'a>(
+        &'a self,
+        generations: &'a Generations,
+        id: NodeId,
+    ) -> Result<(&'a [u32], &'a Arc<Generation>), NotServed> {
+        let node = self.plan.tree.node(id.index).ok_or(NotServed::Stale)?;
+        let NodeKind::Directory(children) = &node.kind else { return Err(NotServed::OtherKind) };
+        let generation = if self.plan.tree.permanent(id.index, node) {
+            Some(&generations.current).filter(|_| id.birth == 0)
+        } else {
+            generations.of_birth(id.birth)
+        };
+        Ok((children, generation.ok_or(NotServed::Stale)?))
+    }
+
+    /// The node of a plan's index as this generation has it.
+    fn child(
+        &self,
+        generations: &Generations,
+        generation: &Generation,
+        index: u32,
+    ) -> Option<Attr> {
+        let node = self.plan.tree.node(index)?;
+        let birth = match node.kind {
+            _ if self.plan.tree.permanent(index, node) => 0,
+            NodeKind::File { object, .. } => generation.slots.get(object)?.birth,
+            _ => generation.birth,
+        };
+        self.attr_in(generations, NodeId { birth, index }).ok()
+    }
+
+    fn slot_in(
+        &self,
+        generations: &Generations,
+        id: NodeId,
+        object: usize,
+    ) -> Result<Arc<Slot>, NotServed> {
+        if let Some(slot) = generations.slot(id.birth, object) {
+            return Ok(slot.clone());
+        }
+        self.open_files().get(&id).map(|(_, slot)| slot.clone()).ok_or(NotServed::Stale)
+    }
+
+    fn attr_in(&self, generations: &Generations, id: NodeId) -> Result<Attr, NotServed> {
+        let node = self.plan.tree.node(id.index).ok_or(NotServed::Stale)?;
+        if let NodeKind::File { object, file, mode } = node.kind {
+            let slot = self.slot_in(generations, id, object)?;
+            let born = || generations.of_birth(id.birth).map(|generation| generation.born);
+            let (size, modified) = match slot.content() {
+                Some(content) => {
+                    let bytes = content.file(file).map_or(0, Secret::len);
+                    (bytes as u64, content.modified)
+                }
+                None => (PLACEHOLDER, born().unwrap_or(self.born)),
+            };
+            return Ok(Attr { id, kind: Kind::File, size, mode, modified });
+        }
+        let permanent = self.plan.tree.permanent(id.index, node);
+        let modified = match generations.of_birth(id.birth) {
+            Some(generation) if !permanent => generation.born,
+            None if permanent && id.birth == 0 => self.born,
+            _ => return Err(NotServed::Stale),
+        };
+        let (kind, size, mode) = match &node.kind {
+            NodeKind::Link(target) => (Kind::Link, target.len(), 0o777),
+            NodeKind::Data => {
+                let target = generations.of_birth(id.birth).map_or(0, |g| g.directory.len());
+                (Kind::Link, target, 0o777)
+            }
+            _ => (Kind::Directory, 0, DIRECTORY_MODE),
+        };
+        Ok(Attr { id, kind, size: size as u64, mode, modified })
+    }
+}

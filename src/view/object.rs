@@ -1,0 +1,52 @@
+//! One object of a class, fetched and rendered: the unit that every delivery fills.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::broken;
+use crate::class::ObjectSpec;
+use crate::error::Result;
+use crate::fetch::{ObjectRef, Origin};
+use crate::render::{self, FileView};
+use crate::vault::ObjectVersion;
+
+/// An object version and what its files hold.
+#[derive(Clone, Debug)]
+pub struct Obtained {
+    /// As the vault answered.
+    pub version: Arc<ObjectVersion>,
+    /// In the order of [`render::render`].
+    pub files: Vec<FileView>,
+}
+
+/// Fetches the object and renders it.
+///
+/// # Errors
+/// Of the origin by `deadline`, and of rendering; all carry [`ObjectSpec::error_prefix`].
+pub async fn obtain(
+    origin: &dyn Origin,
+    object: &ObjectSpec,
+    options: render::Options,
+    deadline: Instant,
+) -> Result<Obtained> {
+    let fetched = origin.get(ObjectRef::of(object)?, deadline).await;
+    let version = fetched.map_err(|error| error.context(object.error_prefix()))?;
+    let files = rendered(object, &version, options).await?;
+    Ok(Obtained { version, files })
+}
+
+/// Renders. What derives keys from a PFX can take a second when somebody wants it to, so it runs on a
+/// thread where nobody else waits.
+pub(super) async fn rendered(
+    object: &ObjectSpec,
+    version: &Arc<ObjectVersion>,
+    options: render::Options,
+) -> Result<Vec<FileView>> {
+    if !render::is_slow(object, version) {
+        return render::render(object, version, options);
+    }
+    let (object, version) = (object.clone(), version.clone());
+    tokio::task::spawn_blocking(move || render::render(&object, &version, options))
+        .await
+        .unwrap_or_else(|_| Err(broken()))
+}

@@ -1,0 +1,253 @@
+//! What a view shows before anything was fetched: names, modes, and which object fills which file.
+//!
+//! The plan is fixed for the life of the mount, and so is its [`Tree`]: every generation has the same
+//! nodes under the same indexes. What changes from birth to birth is the content of the files.
+
+use std::collections::BTreeMap;
+
+use crate::class::ObjectSpec;
+use crate::error::{Error, Result};
+use crate::fetch::ObjectRef;
+
+/// Index of the root directory in every tree.
+pub(super) const ROOT: u32 = 1;
+/// Index of `..data`, in the atomic layout.
+pub(super) const DATA: u32 = 2;
+/// Index of the generation directory, in the atomic layout.
+pub(super) const GENERATION: u32 = 3;
+/// The link that names the current generation.
+pub(super) const DATA_NAME: &str = "..data";
+
+/// How generations are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// As kubelet's atomic writer: `..data` points at a generation directory, and every first path
+    /// element is a link into `..data`. All files change together. For classes.
+    Atomic,
+    /// Plain files; each name is replaced on its own. For whole vaults.
+    Flat,
+}
+
+/// The objects of a view and where their files stand.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) objects: Vec<PlannedObject>,
+    pub(super) tree: Tree,
+}
+
+/// An object: the unit of filling. One fetch fills all its files.
+#[derive(Debug)]
+pub(super) struct PlannedObject {
+    pub(super) spec: ObjectSpec,
+    /// What a refresh asks for.
+    pub(super) wanted: ObjectRef,
+    /// Nodes of its files, in the order of its file paths.
+    pub(super) nodes: Vec<u32>,
+}
+
+/// The names of a view, as nodes with stable indexes from [`ROOT`].
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) layout: Layout,
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) parent: u32,
+    /// Blank for the generation directory, whose name belongs to the generation.
+    pub(super) name: Box<str>,
+    pub(super) kind: NodeKind,
+}
+
+#[derive(Debug)]
+pub(super) enum NodeKind {
+    /// Children by name.
+    Directory(Vec<u32>),
+    /// File number `file` of an object.
+    File { object: usize, file: usize, mode: u32 },
+    /// The link `..data`.
+    Data,
+    /// A link that never changes.
+    Link(Box<str>),
+}
+
+impl Plan {
+    /// Lays the objects out.
+    ///
+    /// # Errors
+    /// Objects that this version cannot show, and names that collide.
+    pub fn new(objects: Vec<ObjectSpec>, layout: Layout) -> Result<Self> {
+        let mut shape = Shape::default();
+        for (number, object) in objects.iter().enumerate() {
+            let path = object.path.as_str();
+            shape
+                .insert(path, Leaf { object: number, file: 0, mode: object.mode })
+                .map_err(|error| error.context(format!("objects[{}]", object.index)))?;
+        }
+        let tree = Tree::new(shape, layout);
+        let mut planned = Vec::with_capacity(objects.len());
+        for spec in objects {
+            let wanted = ObjectRef::of(&spec)?;
+            planned.push(PlannedObject { spec, wanted, nodes: Vec::with_capacity(1) });
+        }
+        for (index, node) in tree.all() {
+            if let NodeKind::File { object, .. } = node.kind
+                && let Some(owner) = planned.get_mut(object)
+            {
+                owner.nodes.push(index);
+            }
+        }
+        Ok(Self { objects: planned, tree })
+    }
+
+    /// Number of objects.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether nothing is shown.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+}
+
+impl Tree {
+    fn new(shape: Shape, layout: Layout) -> Self {
+        let directory = |parent, name: &str| Node {
+            parent,
+            name: name.into(),
+            kind: NodeKind::Directory(Vec::new()),
+        };
+        let mut tree = Self { layout, nodes: vec![directory(ROOT, "")] };
+        if layout == Layout::Flat {
+            tree.grow(ROOT, shape);
+            return tree;
+        }
+        let data = tree.push(Node { parent: ROOT, name: DATA_NAME.into(), kind: NodeKind::Data });
+        let generation = tree.push(directory(ROOT, ""));
+        let mut top = vec![data, generation];
+        for name in shape.0.keys() {
+            let kind = NodeKind::Link(format!("{DATA_NAME}/{name}").into());
+            top.push(tree.push(Node { parent: ROOT, name: name.as_str().into(), kind }));
+        }
+        tree.adopt(ROOT, top);
+        tree.grow(generation, shape);
+        tree
+    }
+
+    fn grow(&mut self, parent: u32, shape: Shape) {
+        let mut children = Vec::with_capacity(shape.0.len());
+        for (name, entry) in shape.0 {
+            let (kind, below) = match entry {
+                Entry::File(leaf) => {
+                    let Leaf { object, file, mode } = leaf;
+                    (NodeKind::File { object, file, mode }, None)
+                }
+                Entry::Directory(below) => (NodeKind::Directory(Vec::new()), Some(below)),
+            };
+            let index = self.push(Node { parent, name: name.into(), kind });
+            children.push(index);
+            if let Some(below) = below {
+                self.grow(index, below);
+            }
+        }
+        self.adopt(parent, children);
+    }
+
+    fn push(&mut self, node: Node) -> u32 {
+        self.nodes.push(node);
+        // Names per mount are bounded far below this.
+        u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)
+    }
+
+    fn adopt(&mut self, parent: u32, children: Vec<u32>) {
+        let parent = self.nodes.get_mut(parent as usize - 1);
+        if let Some(Node { kind: NodeKind::Directory(slot), .. }) = parent {
+            *slot = children;
+        }
+    }
+
+    pub(super) fn node(&self, index: u32) -> Option<&Node> {
+        self.nodes.get(index.checked_sub(1)? as usize)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Node)> {
+        (1..).zip(&self.nodes)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The child of this name. Children below a generation or a flat root are sorted by name.
+    pub(super) fn child(&self, directory: u32, name: &str) -> Option<u32> {
+        let NodeKind::Directory(children) = &self.node(directory)?.kind else { return None };
+        // The first two of an atomic root are not in order.
+        let named = match (self.layout, directory) {
+            (Layout::Atomic, ROOT) => children.get(2..)?,
+            _ => children,
+        };
+        let name_of = |index: &u32| self.node(*index).map_or("", |node| &node.name);
+        let at = named.binary_search_by(|index| name_of(index).cmp(name)).ok()?;
+        named.get(at).copied()
+    }
+
+    /// Whether a node belongs to no birth: it is the same in every generation.
+    pub(super) fn permanent(&self, index: u32, node: &Node) -> bool {
+        match node.kind {
+            NodeKind::Link(_) => true,
+            NodeKind::Directory(_) => self.layout == Layout::Flat || index == ROOT,
+            NodeKind::File { .. } | NodeKind::Data => false,
+        }
+    }
+
+    pub(super) fn path(&self, index: u32) -> String {
+        let mut parts = Vec::new();
+        let mut at = index;
+        while let Some(node) = self.node(at) {
+            if at == ROOT || at == GENERATION && self.layout == Layout::Atomic {
+                break;
+            }
+            parts.push(&*node.name);
+            at = node.parent;
+        }
+        parts.reverse();
+        parts.join("/")
+    }
+}
+
+/// Paths folded into directories.
+#[derive(Default)]
+struct Shape(BTreeMap<String, Entry>);
+
+enum Entry {
+    File(Leaf),
+    Directory(Shape),
+}
+
+struct Leaf {
+    object: usize,
+    file: usize,
+    mode: u32,
+}
+
+impl Shape {
+    fn insert(&mut self, path: &str, leaf: Leaf) -> Result<()> {
+        let collides = |what: &str| {
+            Error::class(format!("{what} stands where another object needs a file or directory"))
+                .fix("set objectAlias so that the paths differ")
+        };
+        let Some((first, rest)) = path.split_once('/') else {
+            if self.0.contains_key(path) {
+                return Err(collides(path));
+            }
+            self.0.insert(path.to_owned(), Entry::File(leaf));
+            return Ok(());
+        };
+        match self.0.entry(first.to_owned()).or_insert_with(|| Entry::Directory(Shape::default())) {
+            Entry::Directory(below) => below.insert(rest, leaf),
+            Entry::File(_) => Err(collides(first)),
+        }
+    }
+}

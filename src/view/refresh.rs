@@ -1,0 +1,209 @@
+//! Looking for new versions, and publishing them.
+//!
+//! Only filled objects whose class asks for the latest version are looked at. In the atomic layout a
+//! new generation is published only when every changed object was fetched: while one of them cannot
+//! be told (an outage, throttling, a value that cannot be rendered), the old generation stays whole.
+//! In this version an object that the vault says is gone, disabled or forbidden keeps its bytes and
+//! does not hold the others back; the refusal stands in the status. In the flat layout every entry is
+//! on its own.
+
+use std::hash::{BuildHasher, Hasher};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::sync::{mpsc, oneshot};
+
+use super::generation::Generations;
+use super::object::{Obtained, rendered};
+use super::plan::{DATA_NAME, Layout, PlannedObject};
+use super::slot::Content;
+use super::{NodeId, View, broken, late};
+use crate::class::Version;
+use crate::error::{Code, Error, Result};
+
+/// A delivery that cannot show a change in this time shows it late; nothing waits longer for it.
+const SHOW: Duration = Duration::from_secs(5);
+/// Announcements that a delivery may lag behind.
+const LAG: usize = 16;
+
+/// What a refresh came to.
+#[derive(Debug, Default)]
+pub struct Refreshed {
+    /// Objects the vault was asked about.
+    pub checked: usize,
+    /// Files with new content, visible when this is returned.
+    pub changed: Vec<String>,
+    /// Why objects could not be checked or shown.
+    pub failures: Vec<Error>,
+}
+
+/// A new generation is current. Whoever shows the view makes readers look up `names` again, and then
+/// says so on `shown`.
+#[derive(Debug)]
+pub struct Announcement {
+    /// Directory and name of every entry that now leads somewhere else.
+    pub names: Vec<(NodeId, String)>,
+    /// Refreshes wait for this, bounded.
+    pub shown: oneshot::Sender<()>,
+}
+
+impl View {
+    /// Asks the vault about every filled object and publishes what changed.
+    pub async fn refresh(self: &Arc<Self>, deadline: Instant) -> Refreshed {
+        let Ok(_alone) = tokio::time::timeout_at(deadline.into(), self.refreshing.lock()).await
+        else {
+            return Refreshed {
+                failures: vec![late(None, "another refresh is still running")],
+                ..Refreshed::default()
+            };
+        };
+        self.generations_mut(|generations| generations.forget_old(Instant::now()));
+        let filled = self.filled();
+        let mut done = Refreshed { checked: filled.len(), ..Refreshed::default() };
+        if self.closed.load(Ordering::Acquire) {
+            done.failures.push(Error::new(Code::Draining, "the filesystem is being unmounted"));
+            return done;
+        }
+        let mut changed = Vec::new();
+        let mut unknown = false;
+        // Half of the fetches at most: opens must not queue behind a refresh.
+        let mut checks = stream::iter(filled)
+            .map(|(object, content)| async move {
+                (object, self.check(object, &content, deadline).await)
+            })
+            .buffer_unordered((self.limits.fetches / 2).max(1));
+        while let Some((object, result)) = checks.next().await {
+            match result {
+                Ok(new) => {
+                    self.notes.worked(object);
+                    changed.extend(new.map(|content| (object, Arc::new(content))));
+                }
+                Err(error) => {
+                    unknown |= !is_answer(error.code());
+                    self.notes.failed(object, &error);
+                    done.failures.push(error);
+                }
+            }
+        }
+        let layout = self.plan.tree.layout;
+        if changed.is_empty() || layout == Layout::Atomic && unknown {
+            return done;
+        }
+        let objects: Vec<usize> = changed.iter().map(|(object, _)| *object).collect();
+        match self.generations_mut(|generations| generations.publish(layout, changed)) {
+            Ok(()) => {
+                let files = objects.iter().filter_map(|object| self.plan.objects.get(*object));
+                let nodes: Vec<u32> = files.flat_map(|planned| planned.nodes.clone()).collect();
+                done.changed = nodes.iter().map(|node| self.plan.tree.path(*node)).collect();
+                self.announce(&nodes).await;
+            }
+            Err(error) => done.failures.push(error),
+        }
+        done
+    }
+
+    /// Refreshes about every `interval`, for ever. The pauses differ by up to a tenth: many mounts
+    /// that started together must not ask together.
+    pub async fn keep_fresh(self: Arc<Self>, interval: Duration) {
+        loop {
+            tokio::time::sleep(jittered(interval)).await;
+            let limit = interval.max(self.limits.fetch_limit);
+            let done = self.refresh(Instant::now() + limit).await;
+            if !done.changed.is_empty() {
+                tracing::info!(files = done.changed.len(), "new versions are shown");
+            }
+        }
+    }
+
+    /// Announcements of new generations, for the one delivery that shows the view.
+    pub fn subscribe(&self) -> mpsc::Receiver<Announcement> {
+        let (sender, receiver) = mpsc::channel(LAG);
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    fn filled(&self) -> Vec<(usize, Arc<Content>)> {
+        let generations: &Generations = &self.generations();
+        let objects = self.plan.objects.iter().zip(&generations.current.slots);
+        objects
+            .filter(|(planned, _)| planned.spec.version == Version::Latest)
+            .filter_map(|(_, slot)| Some((slot.object, slot.content()?.clone())))
+            .collect()
+    }
+
+    /// The new content, if there is one.
+    async fn check(
+        &self,
+        object: usize,
+        shown: &Content,
+        deadline: Instant,
+    ) -> Result<Option<Content>> {
+        let planned = self.plan.objects.get(object).ok_or_else(broken)?;
+        AssertUnwindSafe(self.check_planned(planned, shown, deadline))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| Err(broken()))
+    }
+
+    async fn check_planned(
+        &self,
+        planned: &PlannedObject,
+        shown: &Content,
+        deadline: Instant,
+    ) -> Result<Option<Content>> {
+        let work = async {
+            let _turn = self.fetches.acquire().await.map_err(|_| broken())?;
+            self.origin.get(planned.wanted.clone(), deadline).await
+        };
+        let version = tokio::time::timeout_at(deadline.into(), work)
+            .await
+            .unwrap_or_else(|_| Err(late(None, "no answer before the refresh's deadline")))
+            .map_err(|error| error.context(planned.spec.error_prefix()))?;
+        if version.version == shown.version {
+            return Ok(None);
+        }
+        let files = rendered(&planned.spec, &version, self.render).await?;
+        self.contained(planned, Obtained { version, files }).map(Some)
+    }
+
+    async fn announce(&self, nodes: &[u32]) {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(listener) = listener else { return };
+        let names = match self.plan.tree.layout {
+            Layout::Atomic => {
+                let directory = self.generations().current.directory.clone();
+                vec![(NodeId::ROOT, directory), (NodeId::ROOT, DATA_NAME.to_owned())]
+            }
+            // Directories of a flat tree belong to no birth.
+            Layout::Flat => nodes
+                .iter()
+                .filter_map(|node| self.plan.tree.node(*node))
+                .map(|node| (NodeId { birth: 0, index: node.parent }, node.name.to_string()))
+                .collect(),
+        };
+        let (shown, told) = oneshot::channel();
+        let show = async {
+            if listener.send(Announcement { names, shown }).await.is_ok() {
+                let _ = told.await;
+            }
+        };
+        if tokio::time::timeout(SHOW, show).await.is_err() {
+            tracing::warn!("a new generation was not shown in time; readers see it later");
+        }
+    }
+}
+
+/// Whether the vault has answered: the object is gone, disabled or not for this identity.
+fn is_answer(code: Code) -> bool {
+    matches!(code, Code::NotFound | Code::Forbidden | Code::Disabled)
+}
+
+pub(super) fn jittered(interval: Duration) -> Duration {
+    // Each state has keys of its own: random enough for a pause, and no crate for it.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    let tenth = f64::from(u32::try_from(random >> 32).unwrap_or(0)) / f64::from(u32::MAX) - 0.5;
+    interval.mul_f64(1.0 + tenth / 5.0)
+}

@@ -1,0 +1,152 @@
+//! A slot: one object in one birth. Empty at first, filled once with one version, then never changed.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+
+use crate::error::{Code, Error, Result};
+use crate::secret::Secret;
+
+/// What a filled slot holds: every file of one version of an object.
+pub(super) struct Content {
+    /// The version id that the vault reported.
+    pub(super) version: String,
+    pub(super) modified: SystemTime,
+    files: Vec<Secret>,
+    _bytes: Reserved,
+}
+
+impl Content {
+    pub(super) fn new(
+        version: String,
+        created: Option<i64>,
+        files: Vec<Secret>,
+        bytes: Reserved,
+    ) -> Self {
+        let modified = created
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
+            .unwrap_or_else(SystemTime::now);
+        Self { version, modified, files, _bytes: bytes }
+    }
+
+    pub(super) fn file(&self, number: usize) -> Option<&Secret> {
+        self.files.get(number)
+    }
+}
+
+/// One object of one birth.
+pub struct Slot {
+    pub(super) birth: u32,
+    pub(super) object: usize,
+    content: OnceLock<Arc<Content>>,
+    flight: Mutex<Option<Flight>>,
+    settled: AtomicBool,
+}
+
+pub(super) type Flight = Shared<BoxFuture<'static, Result<()>>>;
+
+impl Slot {
+    pub(super) fn empty(birth: u32, object: usize) -> Arc<Self> {
+        Arc::new(Self {
+            birth,
+            object,
+            content: OnceLock::new(),
+            flight: Mutex::new(None),
+            settled: AtomicBool::new(false),
+        })
+    }
+
+    /// A slot that nobody ever saw empty.
+    pub(super) fn filled(birth: u32, object: usize, content: Arc<Content>) -> Arc<Self> {
+        Arc::new(Self {
+            birth,
+            object,
+            content: OnceLock::from(content),
+            flight: Mutex::new(None),
+            settled: AtomicBool::new(true),
+        })
+    }
+
+    /// The content, once filled.
+    pub(super) fn content(&self) -> Option<&Arc<Content>> {
+        self.content.get()
+    }
+
+    /// Whether the slot is filled, and whoever was shown the placeholder size was told.
+    pub fn settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    /// The delivery's word that no reader can hold the placeholder size any more.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Release);
+    }
+
+    /// The running fetch, or the one that `start` begins. One at a time, however many ask.
+    pub(super) fn join(&self, start: impl FnOnce() -> BoxFuture<'static, Result<()>>) -> Flight {
+        let mut flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
+        // Filled between the caller's look and this lock: nothing is left to do.
+        if self.content.get().is_some() {
+            return std::future::ready(Ok(())).boxed().shared();
+        }
+        flight.get_or_insert_with(|| start().shared()).clone()
+    }
+
+    /// Ends the flight. With content the slot is filled for ever; without, the next open tries again.
+    pub(super) fn land(&self, content: Option<Content>) {
+        let mut flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(content) = content {
+            // Only the one flight fills, so the cell is empty.
+            let _ = self.content.set(Arc::new(content));
+        }
+        *flight = None;
+    }
+}
+
+/// Bytes that the contents of one view may hold together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+/// A part of the budget; given back when dropped.
+pub(super) struct Reserved {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), limit })
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved> {
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|sum| *sum <= self.limit)
+            })
+            .map_err(|_| {
+                Error::new(
+                    Code::TooLarge,
+                    format!("the values of this mount are larger than {} bytes", self.limit),
+                )
+                .fix("mount fewer objects in one tree")
+            })?;
+        Ok(Reserved { budget: self.clone(), bytes })
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}

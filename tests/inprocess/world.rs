@@ -1,0 +1,179 @@
+//! A whole world in one process: emulator, provider on a real socket, and a driver that calls it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use akvfs::app::{self, CsiServer};
+use akvfs::cloud::CloudSource;
+use akvfs::csi::client;
+use akvfs::csi::mount::Mounter;
+use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
+use akvfs::csi::proto::{MountRequest, MountResponse};
+use akvfs::delivery::response;
+use akvfs::emulator::{Config, Control, Emulator, Seed, WorkloadToken};
+use akvfs::fetch::{Fetch, Source};
+use akvfs::http::Http;
+use akvfs::render;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::canary;
+
+/// The emulator, a provider that asks it, and a connection to the provider.
+pub struct World {
+    pub emulator: Emulator,
+    pub control: Control,
+    pub stop: CancellationToken,
+    pub server: CsiServer,
+    pub channel: Channel,
+    _dir: tempfile::TempDir,
+}
+
+/// Attributes and secrets of a Mount, as the driver sends them.
+#[derive(Clone)]
+pub struct Call {
+    pub attributes: BTreeMap<String, String>,
+    pub secrets: Value,
+    pub target: String,
+}
+
+impl World {
+    pub async fn start(seed: Seed) -> Self {
+        Self::with(seed, |http| Fetch::new(http).unwrap()).await
+    }
+
+    /// With values from `source` instead of the vault; identities stay real.
+    pub async fn with_source(seed: Seed, source: Arc<dyn Source>) -> Self {
+        Self::with(seed, |http| Fetch::with_source(http, source).unwrap()).await
+    }
+
+    async fn with(seed: Seed, fetch: impl FnOnce(Http) -> Fetch) -> Self {
+        canary::capture_logs();
+        let emulator = Emulator::start(Config { seed, ..Config::default() }).await.unwrap();
+        let (_, secret) = emulator.service_principal();
+        canary::note("client secret", secret.expose());
+        let endpoints = emulator.endpoints();
+        let dir = tempfile::tempdir().unwrap();
+        let clouds =
+            CloudSource::new(endpoints.clone(), "AzurePublicCloud", dir.path().to_owned()).unwrap();
+        let options =
+            response::Options { render: render::Options::default(), max_bytes: 4 * 1024 * 1024 };
+        let stop = CancellationToken::new();
+        let socket = dir.path().join("azure.sock");
+        let mounter = Mounter::new(fetch(Http::new(endpoints)), clouds, options);
+        let server = app::serve_csi(mounter, socket.clone(), stop.clone()).unwrap();
+        let channel = client::connect(socket).await.unwrap();
+        Self { control: emulator.control(), emulator, stop, server, channel, _dir: dir }
+    }
+
+    /// A call with the service principal, for these entries of `objects`.
+    pub fn call(&self, objects: &[&str]) -> Call {
+        let (client_id, secret) = self.emulator.service_principal();
+        let mut call = Call {
+            attributes: BTreeMap::new(),
+            secrets: json!({"clientid": client_id, "clientsecret": secret.expose_str().unwrap()}),
+            target: "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/v/mount".to_owned(),
+        };
+        call.set("csi.storage.k8s.io/pod.name", "app-0");
+        call.set("csi.storage.k8s.io/pod.namespace", "default");
+        call.set("csi.storage.k8s.io/pod.uid", "7d3f");
+        call.set("csi.storage.k8s.io/serviceAccount.name", "app");
+        call.set("keyvaultName", self.emulator.vault_name());
+        call.set("tenantID", self.emulator.tenant());
+        call.set("objects", &array(objects));
+        call
+    }
+
+    /// The same with a service account token.
+    pub fn workload_call(&self, objects: &[&str], token: &WorkloadToken) -> Call {
+        let token = self.emulator.workload_token(token).unwrap();
+        canary::note("service account token", token.expose());
+        let mut call = self.call(objects);
+        call.secrets = Value::Null;
+        call.set("clientID", self.emulator.workload_client_id());
+        call.set(
+            "csi.storage.k8s.io/serviceAccount.tokens",
+            &json!({"api://AzureADTokenExchange": {
+                "token": token.expose_str().unwrap(),
+                "expirationTimestamp": "2030-01-01T00:00:00Z"}})
+            .to_string(),
+        );
+        call
+    }
+
+    pub async fn mount(&self, call: &Call) -> Result<MountResponse, Status> {
+        self.mount_within(call, Duration::from_secs(60)).await
+    }
+
+    /// As the driver calls: with its own deadline in the request.
+    pub async fn mount_within(
+        &self,
+        call: &Call,
+        timeout: Duration,
+    ) -> Result<MountResponse, Status> {
+        self.mount_raw(call.request(), timeout).await
+    }
+
+    pub async fn mount_raw(
+        &self,
+        request: MountRequest,
+        timeout: Duration,
+    ) -> Result<MountResponse, Status> {
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(timeout);
+        let outcome = CsiDriverProviderClient::new(self.channel.clone()).mount(request).await;
+        // What the driver would write into events and logs.
+        if let Err(status) = &outcome {
+            canary::record("statuses", &format!("{status:?} {status}"));
+        }
+        outcome.map(tonic::Response::into_inner)
+    }
+}
+
+impl Call {
+    pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
+        self.attributes.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn request(&self) -> MountRequest {
+        MountRequest {
+            attributes: json!(self.attributes).to_string(),
+            secrets: self.secrets.to_string(),
+            target_path: self.target.clone(),
+            permission: "420".to_owned(),
+            current_object_version: Vec::new(),
+        }
+    }
+}
+
+/// `objects` from entries such as `objectName: a\nobjectType: secret`.
+pub fn array(entries: &[&str]) -> String {
+    let mut text = String::from("array:\n");
+    for entry in entries {
+        text.push_str("  - |\n");
+        for line in entry.lines() {
+            text.push_str(&format!("    {line}\n"));
+        }
+    }
+    text
+}
+
+/// An entry for a plain secret.
+pub fn secret(name: &str) -> String {
+    format!("objectName: {name}\nobjectType: secret")
+}
+
+/// Polls until `done`, for at most ten seconds.
+pub async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}: not within ten seconds");
+}

@@ -1,0 +1,185 @@
+//! How mounts begin and end.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use akvfs::Code;
+use akvfs::delivery::fuse;
+use akvfs::view::{Layout, Limits, View};
+
+use super::support::{Fake, MARKER, Tree, eventually, plan, run, table};
+
+root_test! {
+    fn an_unmount_from_outside_ends_the_session() {
+        let vault = Fake::new(&[("one", b"first")]);
+        let mut tree = Tree::new(&vault, Layout::Atomic, &["one"]);
+        assert_eq!(tree.read("one"), b"first");
+        run("umount", &[tree.dir().to_str().unwrap()]);
+        let mounted = tree.mounted.take().unwrap();
+        tree.runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(20), mounted.wait()).await.unwrap().unwrap();
+        });
+        // Somebody else's mount at the same place is left alone.
+        run("mount", &["-t", "tmpfs", "tmpfs", tree.dir().to_str().unwrap()]);
+        tree.runtime.block_on(mounted.unmount()).unwrap();
+        assert_eq!(table(tree.dir()).len(), 1);
+        run("umount", &[tree.dir().to_str().unwrap()]);
+    }
+}
+
+root_test! {
+    fn an_unmount_answers_running_opens_and_refuses_new_ones() {
+        let cold: Vec<String> = (0..1000).map(|n| format!("cold{n}")).collect();
+        let mut names: Vec<&str> = cold.iter().map(String::as_str).collect();
+        names.extend(["slow", "open"]);
+        let values: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, &b"value"[..])).collect();
+        let vault = Fake::new(&values);
+        let mut tree = Tree::new(&vault, Layout::Atomic, &names);
+        let file = std::fs::File::open(tree.path("open")).unwrap();
+        vault.hold("slow");
+        let mounted = tree.mounted.take().unwrap();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| tree.read("slow"));
+            eventually("a request", || vault.requests().len() == 2);
+            let unmounting = scope.spawn(|| tree.runtime.block_on(mounted.unmount()));
+            // Each poll takes a file that nobody opened before: the unmount may not have begun yet.
+            let mut cold = cold.iter();
+            eventually("a refusal", || match std::fs::read(tree.path(cold.next().unwrap())) {
+                Ok(bytes) => bytes != b"value",
+                Err(error) => error.raw_os_error() == Some(5),
+            });
+            assert!(!reader.is_finished() && !unmounting.is_finished());
+            vault.let_go("slow");
+            assert_eq!(reader.join().unwrap(), b"value");
+            unmounting.join().unwrap().unwrap();
+        });
+        assert_eq!(table(tree.dir()).len(), 0);
+        // Open files stay readable while the process lives.
+        use std::os::unix::fs::FileExt;
+        let mut bytes = [0; 5];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"value");
+    }
+}
+
+root_test! {
+    fn unmount_takes_only_our_mounts() {
+        let vault = Fake::new(&[("one", b"first")]);
+        let mut tree = Tree::new(&vault, Layout::Atomic, &["one"]);
+        let other = tempfile::tempdir().unwrap();
+        assert_eq!(fuse::unmount(other.path()).unwrap_err().code(), Code::Local);
+        run("mount", &["-t", "tmpfs", "tmpfs", other.path().to_str().unwrap()]);
+        assert_eq!(fuse::unmount(other.path()).unwrap_err().code(), Code::Local);
+        assert_eq!(table(other.path()).len(), 1);
+        run("umount", &[other.path().to_str().unwrap()]);
+        fuse::unmount(tree.dir()).unwrap();
+        assert_eq!(table(tree.dir()).len(), 0);
+        let mounted = tree.mounted.take().unwrap();
+        tree.runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(20), mounted.wait()).await.unwrap().unwrap();
+        });
+    }
+}
+
+root_test! {
+    fn a_live_mount_is_not_mounted_over_and_a_dead_one_is_replaced() {
+        let vault = Fake::new(&[("one", b"first")]);
+        let tree = Tree::new(&vault, Layout::Atomic, &["one"]);
+        let again = |dir: &Path| {
+            let view = View::new(
+                plan(Layout::Atomic, &["one"]),
+                vault.clone(),
+                akvfs::render::Options::default(),
+                Limits::default(),
+            );
+            tree.runtime.block_on(fuse::mount(view, dir, fuse::Options::default()))
+        };
+        let error = again(tree.dir()).err().unwrap();
+        assert!(error.message().contains("mounted already"), "{error}");
+        // A mount whose server is gone: its connection is aborted.
+        let line = table(tree.dir()).pop().unwrap();
+        let device = line.split(' ').nth(2).unwrap().split_once(':').unwrap().1;
+        run("mount", &["-t", "fusectl", "none", "/sys/fs/fuse/connections"]);
+        std::fs::write(format!("/sys/fs/fuse/connections/{device}/abort"), "1").unwrap();
+        eventually("a dead mount", || {
+            std::fs::read_dir(tree.dir()).is_err_and(|error| error.raw_os_error() == Some(107))
+        });
+        let second = again(tree.dir()).unwrap();
+        assert_eq!(table(tree.dir()).len(), 1);
+        assert_eq!(tree.read("one"), b"first");
+        tree.runtime.block_on(second.unmount()).unwrap();
+    }
+}
+
+root_test! {
+    fn a_machine_without_fuse_says_so() {
+        let vault = Fake::new(&[("one", b"first")]);
+        let empty = tempfile::tempdir().unwrap();
+        // An empty directory over /dev: there is no device any more.
+        run("mount", &["--bind", empty.path().to_str().unwrap(), "/dev"]);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let view = View::new(
+            plan(Layout::Atomic, &["one"]),
+            vault,
+            akvfs::render::Options::default(),
+            Limits::default(),
+        );
+        let mount = fuse::mount(view, empty.path(), fuse::Options::default());
+        let error = runtime.block_on(mount).err().unwrap();
+        assert_eq!(error.code(), Code::FuseUnavailable);
+        assert!(error.likely_fix().unwrap().contains("modprobe fuse"), "{error}");
+    }
+}
+
+root_test! {
+    fn a_plain_user_mounts_by_fusermount3() {
+        // The device that a desktop gives to all users.
+        let devices = tempfile::tempdir().unwrap();
+        let devices = devices.path().to_str().unwrap();
+        run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs", devices]);
+        let device = format!("{devices}/fuse");
+        run("mknod", &["-m", "666", &device, "c", "10", "229"]);
+        run("mount", &["--bind", &device, "/dev/fuse"]);
+        let output = Command::new("/proc/self/exe")
+            .args(["ends::as_a_plain_user", "--exact", "--ignored", "--nocapture"])
+            .env(MARKER, "a plain user")
+            .env("TMPDIR", "/tmp")
+            .uid(65534)
+            .gid(65534)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{said}");
+    }
+}
+
+/// The inside of the test above.
+#[test]
+#[ignore = "run by another test, as another user"]
+fn as_a_plain_user() {
+    assert_eq!(std::env::var(MARKER).unwrap(), "a plain user");
+    let vault = Fake::new(&[("one", &[7; 9000])]);
+    let mut tree = Tree::new(&vault, Layout::Atomic, &["one"]);
+    let line = table(tree.dir()).pop().unwrap();
+    assert!(line.contains(" - fuse.akvfs akvfs "), "{line}");
+    assert_eq!(line.split(' ').nth(5).unwrap(), "rw,nosuid,nodev,noexec,noatime", "{line}");
+    assert!(line.contains("default_permissions"), "{line}");
+    assert_eq!(tree.read("one"), [7; 9000]);
+    vault.rotate("one", b"new");
+    assert_eq!(tree.refresh().changed, ["one"]);
+    assert_eq!(tree.read("one"), b"new");
+    // This mount is not read-only for the kernel: these are our own answers.
+    let errno = |error: std::io::Error| error.raw_os_error();
+    let new = tree.path("new");
+    assert_eq!(errno(std::fs::write(&new, b"x").unwrap_err()), Some(30));
+    assert_eq!(errno(std::fs::create_dir(&new).unwrap_err()), Some(30));
+    assert_eq!(errno(std::os::unix::fs::symlink("x", &new).unwrap_err()), Some(30));
+    assert_eq!(errno(std::fs::remove_file(tree.path("one")).unwrap_err()), Some(30));
+    assert_eq!(errno(std::fs::rename(tree.path("one"), &new).unwrap_err()), Some(30));
+    let before = Instant::now();
+    tree.runtime.block_on(tree.mounted.take().unwrap().unmount()).unwrap();
+    assert_eq!(table(tree.dir()).len(), 0, "unmounted in {:?}", before.elapsed());
+}

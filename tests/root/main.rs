@@ -1,0 +1,12 @@
+//! Tests that need root: real FUSE mounts and network namespaces, each test in namespaces of its own.
+//!
+//! Without root they say so and pass; with `AKVFS_REQUIRE_ROOT=1` (CI) they fail instead.
+#![cfg(target_os = "linux")]
+
+#[macro_use]
+mod support;
+
+mod binary;
+mod ends;
+mod programs;
+mod tree;

@@ -1,0 +1,278 @@
+//! A namespace per test, a source of values under the test's control, and a mounted tree of it.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use akvfs::class::{Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Version};
+use akvfs::delivery::fuse::{self, Mounted};
+use akvfs::fetch::{ObjectRef, Origin};
+use akvfs::render;
+use akvfs::vault::{Body, ObjectVersion};
+use akvfs::view::{Layout, Limits, Plan, View};
+use akvfs::{Code, Error, Result, Secret};
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+/// Names the test that a process was started for.
+pub const MARKER: &str = "AKVFS_ROOT_TEST";
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// A test that runs in a mount namespace of its own, in a process of its own.
+macro_rules! root_test {
+    (fn $name:ident() $body:block) => {
+        #[test]
+        fn $name() {
+            crate::support::isolated(concat!(module_path!(), "::", stringify!($name)), || $body)
+        }
+    };
+}
+
+pub fn isolated(path: &str, body: impl FnOnce()) {
+    // Without the crate's name, as libtest knows the test.
+    let name = path.split_once("::").unwrap().1;
+    if std::env::var(MARKER).is_ok_and(|marker| marker == name) {
+        return body();
+    }
+    if !rustix::process::geteuid().is_root() {
+        let required = std::env::var("AKVFS_REQUIRE_ROOT").is_ok_and(|value| value == "1");
+        assert!(!required, "AKVFS_REQUIRE_ROOT=1, but this is not root");
+        eprintln!("{name}: SKIPPED, it needs root");
+        return;
+    }
+    let output = tempfile::NamedTempFile::new().unwrap();
+    let child = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(MARKER, name)
+        .stdout(output.as_file().try_clone().unwrap())
+        .stderr(output.as_file().try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let passed = guard(child);
+    let said = std::fs::read_to_string(output.path()).unwrap_or_default();
+    // A name that libtest does not know would pass as well, with no test run.
+    assert!(passed && said.contains("1 passed"), "{name}, in its namespace:\n{said}");
+}
+
+/// Waits for a child, and says whether it succeeded. One that hangs in its own mount cannot even be
+/// killed: its connections are aborted first.
+fn guard(mut child: Child) -> bool {
+    let end = Instant::now() + WATCHDOG;
+    while Instant::now() < end {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.success();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", child.id()));
+    for line in table.unwrap_or_default().lines().filter(|line| line.contains(" fuse.akvfs ")) {
+        let device = line.split(' ').nth(2).and_then(|device| device.split_once(':'));
+        let script = format!(
+            "mount -t fusectl none /sys/fs/fuse/connections; \
+             echo 1 > /sys/fs/fuse/connections/{}/abort",
+            device.unwrap().1
+        );
+        let _ = Command::new("unshare").args(["--mount", "sh", "-c", &script]).status();
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    panic!("hung for {WATCHDOG:?}");
+}
+
+/// Polls until it holds; fails the test when it does not within the watchdog's patience.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < end, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A vault in memory. Counts requests; can fail or hold back each name.
+pub struct Fake {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    values: HashMap<String, (u32, Vec<u8>)>,
+    failures: HashMap<String, Code>,
+    held: HashSet<String>,
+    requests: Vec<String>,
+}
+
+impl Fake {
+    pub fn new(values: &[(&str, &[u8])]) -> Arc<Self> {
+        let state = State {
+            values: values.iter().map(|(n, v)| (n.to_string(), (1, v.to_vec()))).collect(),
+            ..State::default()
+        };
+        Arc::new(Self { state: Mutex::new(state), changed: watch::channel(()).0 })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.state.lock().unwrap());
+        self.changed.send_replace(());
+        result
+    }
+
+    pub fn rotate(&self, name: &str, value: &[u8]) {
+        self.change(|state| {
+            let entry = state.values.get_mut(name).unwrap();
+            *entry = (entry.0 + 1, value.to_vec());
+        });
+    }
+
+    pub fn fail(&self, name: &str, code: Option<Code>) {
+        self.change(|state| match code {
+            Some(code) => drop(state.failures.insert(name.to_owned(), code)),
+            None => drop(state.failures.remove(name)),
+        });
+    }
+
+    /// Requests for the name get no answer until they are let go.
+    pub fn hold(&self, name: &str) {
+        self.change(|state| state.held.insert(name.to_owned()));
+    }
+
+    pub fn let_go(&self, name: &str) {
+        self.change(|state| state.held.remove(name));
+    }
+
+    /// Names of the requests so far.
+    pub fn requests(&self) -> Vec<String> {
+        self.state.lock().unwrap().requests.clone()
+    }
+
+    async fn answer(&self, object: ObjectRef) -> Result<Arc<ObjectVersion>> {
+        let name = object.name.as_str();
+        let mut changed = self.changed.subscribe();
+        self.change(|state| state.requests.push(name.to_owned()));
+        loop {
+            changed.mark_unchanged();
+            if !self.state.lock().unwrap().held.contains(name) {
+                break;
+            }
+            changed.changed().await.unwrap();
+        }
+        let state = self.state.lock().unwrap();
+        if let Some(code) = state.failures.get(name) {
+            return Err(Error::new(*code, "as the test says"));
+        }
+        let (version, value) = state.values.get(name).unwrap();
+        Ok(Arc::new(ObjectVersion {
+            kind: object.kind,
+            name: name.to_owned(),
+            version: format!("{version:032x}"),
+            created: Some(1_700_000_000 + i64::from(*version)),
+            expires: None,
+            not_before: None,
+            body: Body::Secret { value: Secret::new(value.clone()), content_type: None, kid: None },
+        }))
+    }
+}
+
+impl Origin for Fake {
+    fn get(&self, object: ObjectRef, _: Instant) -> BoxFuture<'_, Result<Arc<ObjectVersion>>> {
+        Box::pin(self.answer(object))
+    }
+
+    fn list(&self, _: ObjectKind, _: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
+/// An object of a class: `NAME`, or `NAME=PATH`.
+pub fn object(index: usize, text: &str) -> ObjectSpec {
+    let (name, path) = text.split_once('=').unwrap_or((text, text));
+    ObjectSpec {
+        index,
+        kind: ObjectKind::Secret,
+        name: ObjectName::parse(name).unwrap(),
+        version: Version::Latest,
+        history: 1,
+        path: FilePath::parse(path).unwrap(),
+        format: Format::Pem,
+        encoding: Encoding::Utf8,
+        mode: 0o400,
+    }
+}
+
+pub fn plan(layout: Layout, objects: &[&str]) -> Plan {
+    let objects = objects.iter().enumerate().map(|(index, text)| object(index, text)).collect();
+    Plan::new(objects, layout).unwrap()
+}
+
+/// A mounted tree.
+pub struct Tree {
+    pub view: Arc<View>,
+    pub mounted: Option<Mounted>,
+    pub runtime: tokio::runtime::Runtime,
+    dir: tempfile::TempDir,
+}
+
+impl Tree {
+    pub fn new(origin: &Arc<Fake>, layout: Layout, objects: &[&str]) -> Self {
+        Self::with(origin, plan(layout, objects), fuse::Options::default(), Limits::default())
+    }
+
+    pub fn with(origin: &Arc<Fake>, plan: Plan, options: fuse::Options, limits: Limits) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let view = View::new(plan, origin.clone(), render::Options::default(), limits);
+        let mounted = runtime.block_on(fuse::mount(view.clone(), dir.path(), options)).unwrap();
+        Self { view, mounted: Some(mounted), runtime, dir }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    /// The errno of opening the file.
+    pub fn open_error(&self, name: &str) -> i32 {
+        std::fs::File::open(self.path(name)).unwrap_err().raw_os_error().unwrap()
+    }
+
+    pub fn refresh(&self) -> akvfs::view::Refreshed {
+        self.runtime.block_on(self.view.refresh(Instant::now() + Duration::from_secs(20)))
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        // Before the directory goes, and while the runtime lives.
+        drop(self.mounted.take());
+    }
+}
+
+/// Runs a program to its successful end and returns its stdout.
+pub fn run(program: &str, args: &[&str]) -> Vec<u8> {
+    let output = Command::new(program).args(args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {} {said}", output.status);
+    output.stdout
+}
+
+/// The mount table's lines for a directory, as this process sees it.
+pub fn table(dir: &Path) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let dir = dir.to_str().unwrap();
+    table.lines().filter(|line| line.split(' ').nth(4) == Some(dir)).map(str::to_owned).collect()
+}
