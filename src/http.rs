@@ -201,21 +201,19 @@ fn deepest(error: &(dyn StdError + 'static)) -> String {
     printable(&cause.to_string(), 256)
 }
 
-/// The first error of type `T` in the chain, looking through `io::Error` wrappers too.
+/// The first error of type `T` in the chain. An `io::Error` is looked into: its `source` skips what it
+/// wraps, and the TLS layers wrap one in another.
 fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut cause = Some(error);
     while let Some(current) = cause {
         if let Some(found) = current.downcast_ref::<T>() {
             return Some(found);
         }
-        if let Some(found) = current
-            .downcast_ref::<std::io::Error>()
-            .and_then(|io| io.get_ref())
-            .and_then(|inner| inner.downcast_ref::<T>())
-        {
-            return Some(found);
-        }
-        cause = current.source();
+        let wrapped = current.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+        cause = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => current.source(),
+        };
     }
     None
 }
@@ -269,6 +267,14 @@ mod tests {
         assert_eq!(retry_after(&headers), Some(Duration::from_secs(7)));
         headers.insert("x-ms-retry-after-ms", "250".parse().unwrap());
         assert_eq!(retry_after(&headers), Some(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn a_cause_is_found_through_nested_io_errors() {
+        let tls = rustls::Error::DecryptError;
+        let nested = std::io::Error::other(std::io::Error::other(tls));
+        assert!(find::<rustls::Error>(&nested).is_some());
+        assert!(find::<rustls::Error>(&std::io::Error::other("x")).is_none());
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 
 pub mod health;
 
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -14,17 +15,21 @@ use tracing_subscriber::prelude::*;
 /// Installs the log output of the process and its panic hook. Later calls change nothing.
 ///
 /// `verbosity` follows klog's habit: 0 is what an operator should see, 2 adds what each mount wants,
-/// 5 adds each request.
+/// 5 adds each request. -1 is for commands that end: warnings only.
 pub fn init(verbosity: i32, json: bool) {
     static DONE: OnceLock<()> = OnceLock::new();
     DONE.get_or_init(|| {
-        let ours = match verbosity {
-            ..=1 => LevelFilter::INFO,
-            2..=4 => LevelFilter::DEBUG,
-            5.. => LevelFilter::TRACE,
+        let (ours, others) = match verbosity {
+            // A command that prints its own error once needs nobody else's account of it.
+            ..=-1 => (LevelFilter::WARN, LevelFilter::OFF),
+            0..=1 => (LevelFilter::INFO, LevelFilter::WARN),
+            2..=4 => (LevelFilter::DEBUG, LevelFilter::WARN),
+            5.. => (LevelFilter::TRACE, LevelFilter::INFO),
         };
-        let filter = Targets::new().with_default(LevelFilter::INFO).with_target("akvfs", ours);
-        let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let filter = Targets::new().with_default(others).with_target("akvfs", ours);
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr);
         let layer = if json { layer.json().boxed() } else { layer.boxed() };
         // Another subscriber (a test's) may be installed already; it then gets our lines.
         let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();

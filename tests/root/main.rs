@@ -3,9 +3,12 @@
 //! Without root they say so and pass; with `AKVFS_REQUIRE_ROOT=1` (CI) they fail instead.
 #![cfg(target_os = "linux")]
 
+#[path = "../support/canary.rs"]
+mod canary;
 #[macro_use]
 mod support;
 
+mod azure;
 mod binary;
 mod ends;
 mod programs;

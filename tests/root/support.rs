@@ -25,12 +25,24 @@ macro_rules! root_test {
     (fn $name:ident() $body:block) => {
         #[test]
         fn $name() {
-            crate::support::isolated(concat!(module_path!(), "::", stringify!($name)), || $body)
+            let name = concat!(module_path!(), "::", stringify!($name));
+            crate::support::isolated(name, &["--mount"], || $body)
         }
     };
 }
 
-pub fn isolated(path: &str, body: impl FnOnce()) {
+/// The same with a network namespace besides: loopback is its only network.
+macro_rules! network_test {
+    (fn $name:ident() $body:block) => {
+        #[test]
+        fn $name() {
+            let name = concat!(module_path!(), "::", stringify!($name));
+            crate::support::isolated(name, &["--mount", "--net"], || $body)
+        }
+    };
+}
+
+pub fn isolated(path: &str, namespaces: &[&str], body: impl FnOnce()) {
     // Without the crate's name, as libtest knows the test.
     let name = path.split_once("::").unwrap().1;
     if std::env::var(MARKER).is_ok_and(|marker| marker == name) {
@@ -44,7 +56,8 @@ pub fn isolated(path: &str, body: impl FnOnce()) {
     }
     let output = tempfile::NamedTempFile::new().unwrap();
     let child = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "--"])
+        .args(namespaces)
+        .args(["--propagation", "private", "--"])
         .arg(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(MARKER, name)
@@ -227,6 +240,7 @@ impl Tree {
             .enable_all()
             .build()
             .unwrap();
+        crate::canary::capture_logs();
         let dir = tempfile::tempdir().unwrap();
         let view = View::new(plan, origin.clone(), render::Options::default(), limits);
         let mounted = runtime.block_on(fuse::mount(view.clone(), dir.path(), options)).unwrap();
