@@ -6,6 +6,8 @@
 //! for every place that does it. Copies made below us (the TLS and HTTP stacks, the JSON parser's
 //! scratch space, the kernel) cannot be wiped from here; docs/THREAT-MODEL.md lists them.
 
+pub(crate) mod file;
+
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};

@@ -4,8 +4,6 @@
 //! A file that group or others may read is refused: its mode is the only thing that guards it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use base64::Engine;
@@ -14,7 +12,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result, printable};
-use crate::secret::Secret;
+use crate::secret::{Secret, file};
 
 use super::Secrets;
 use super::loose::{Loose, LooseMap};
@@ -33,43 +31,20 @@ const QUOTED: usize = 64;
 /// ClassInvalid when something cannot be read, is too large, open to others or not understood. The
 /// error names the file and the key, never a value.
 pub fn read(path: &Path) -> Result<Secrets> {
-    let metadata = std::fs::metadata(path).map_err(|error| failed(path, &error))?;
+    let metadata = std::fs::metadata(path).map_err(|error| file::failed(path, &error))?;
     if !metadata.is_dir() {
-        let text = read_file(path, yaml::MAX_TEXT)?;
+        let text = file::read(path, yaml::MAX_TEXT)?;
         return manifest(&text).map_err(|error| error.context(path.display()));
     }
     let mut secrets = BTreeMap::new();
     for key in KEYS {
-        let text = read_file(&path.join(key), MAX_VALUE)?;
+        let text = file::read(&path.join(key), MAX_VALUE)?;
         // Editors and `echo` end a file with a line end that is not part of the value.
         let value = text.strip_suffix(b"\n").unwrap_or(&text);
         let value = value.strip_suffix(b"\r").unwrap_or(value);
         secrets.insert(key.to_owned(), Secret::new(value.to_vec()));
     }
     Ok(Secrets(secrets))
-}
-
-fn failed(path: &Path, error: &std::io::Error) -> Error {
-    Error::class(format!("cannot read {}: {}", path.display(), error.kind()))
-}
-
-fn read_file(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
-    // Asked before opening, so that a pipe nobody writes to is not waited for.
-    if !std::fs::metadata(path).map_err(|error| failed(path, &error))?.is_file() {
-        return Err(Error::class(format!("{} is not a regular file", path.display())));
-    }
-    let file = File::open(path).map_err(|error| failed(path, &error))?;
-    let metadata = file.metadata().map_err(|error| failed(path, &error))?;
-    imp::is_private(path, &metadata)?;
-    let limit = max as u64 + 1;
-    // Room for the whole file from the start: a buffer that grows leaves copies behind.
-    let room = usize::try_from(metadata.len().min(limit)).unwrap_or(max) + 1;
-    let mut text = Zeroizing::new(Vec::with_capacity(room));
-    file.take(limit).read_to_end(&mut text).map_err(|error| failed(path, &error))?;
-    if text.len() > max {
-        return Err(Error::class(format!("{} is larger than {max} bytes", path.display())));
-    }
-    Ok(text)
 }
 
 /// The one Secret among a manifest's documents. JSON is YAML too.
@@ -152,40 +127,6 @@ fn decode(value: &Secret) -> Option<Secret> {
         value.expose().iter().copied().filter(|b| !b.is_ascii_whitespace()).collect(),
     );
     STANDARD.decode(compact.as_slice()).ok().map(Secret::new)
-}
-
-#[cfg(unix)]
-mod imp {
-    use std::fs::Metadata;
-    use std::os::unix::fs::MetadataExt;
-    use std::path::Path;
-
-    use crate::error::{Error, Result};
-
-    pub(super) fn is_private(path: &Path, metadata: &Metadata) -> Result<()> {
-        if metadata.mode() & 0o077 != 0 {
-            return Err(Error::class(format!(
-                "{} may be used by its group or by others (mode {:o})",
-                path.display(),
-                metadata.mode() & 0o7777
-            ))
-            .fix(format!("chmod 600 {}", path.display())));
-        }
-        Ok(())
-    }
-}
-
-/// Access lists are not looked at.
-#[cfg(not(unix))]
-mod imp {
-    use std::fs::Metadata;
-    use std::path::Path;
-
-    use crate::error::Result;
-
-    pub(super) fn is_private(_: &Path, _: &Metadata) -> Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -6,34 +6,28 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
-use crate::secret::Secret;
+use crate::secret::{Secret, file};
 
 use super::MAX_ASSERTION;
 
-/// Reads `--token-file`, anew on each use: kubelet and others rotate it.
+/// Reads `--token-file`, anew on each use: kubelet and others rotate it. Like every file with a
+/// credential, it must not be open to group or others.
 pub(super) async fn read(path: &Path) -> Result<Secret> {
-    let failed = |reason: String| {
-        Error::new(Code::IdentityUnavailable, format!("token file {}: {reason}", path.display()))
-            .fix("check --token-file and that this user may read it")
+    let failed = |error: Error| {
+        Error::new(Code::IdentityUnavailable, error.to_string()).context("--token-file")
     };
-    let file =
-        tokio::fs::File::open(path).await.map_err(|error| failed(error.kind().to_string()))?;
-    // One byte more than allowed, so that a longer file is seen as such; no growth, no copies.
-    let mut text = Zeroizing::new(Vec::with_capacity(MAX_ASSERTION + 1));
-    file.take(MAX_ASSERTION as u64 + 1)
-        .read_to_end(&mut text)
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || file::read(&path, MAX_ASSERTION));
+    let text = read
         .await
-        .map_err(|error| failed(error.kind().to_string()))?;
-    if text.len() > MAX_ASSERTION {
-        return Err(failed("longer than 16 KiB".to_owned()));
-    }
+        .unwrap_or_else(|_| Err(Error::new(Code::Internal, "it was not read")))
+        .map_err(failed)?;
     let token = text.trim_ascii();
     if token.is_empty() {
-        return Err(failed("empty".to_owned()));
+        return Err(failed(Error::class("the file is empty")));
     }
     Ok(Secret::new(token.to_vec()))
 }
@@ -69,15 +63,29 @@ mod tests {
         assert_eq!(expiry(&Secret::from("a.%%%.c")), None);
     }
 
+    #[cfg(unix)]
     #[tokio::test]
-    async fn a_token_file_is_trimmed_and_bounded() {
+    async fn a_token_file_is_trimmed_bounded_and_private() {
+        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
-        std::fs::write(&path, " abc\n").unwrap();
+        let write = |text: &[u8], mode| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        write(b" abc\n", 0o600);
         assert_eq!(read(&path).await.unwrap().expose(), b"abc");
-        std::fs::write(&path, vec![b'x'; MAX_ASSERTION + 1]).unwrap();
-        assert!(read(&path).await.unwrap_err().to_string().contains("longer than 16 KiB"));
-        std::fs::write(&path, " \n").unwrap();
-        assert!(read(&path).await.unwrap_err().to_string().contains("empty"));
+        for (text, mode, expected) in [
+            (&[b'x'; MAX_ASSERTION + 1][..], 0o600, "larger than 16384 bytes"),
+            (b" \n", 0o600, "empty"),
+            (b"abc", 0o644, "chmod 600"),
+            (b"abc", 0o640, "chmod 600"),
+        ] {
+            write(text, mode);
+            let error = read(&path).await.unwrap_err();
+            assert_eq!(error.code(), Code::IdentityUnavailable);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        assert!(read(dir.path()).await.unwrap_err().to_string().contains("not a regular file"));
     }
 }

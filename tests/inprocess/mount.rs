@@ -226,3 +226,67 @@ async fn a_value_changed_in_the_vault_is_in_the_next_mount() {
     assert_eq!(after.files[0].contents, new.as_bytes());
     assert_eq!(after.object_version[0].version, version);
 }
+
+/// OpenSSL is the judge of what applications get.
+#[tokio::test(flavor = "multi_thread")]
+async fn openssl_reads_every_pem_and_pfx_of_the_default_vault() {
+    let world = World::start(Seed::default_seed().unwrap()).await;
+    let certificates = ["pemcert1", "pkcs12cert1", "ecccert1", "ecc-pem", "self-signed"];
+    let pfx = ["pkcs12cert1", "ecccert1"];
+    let keys = ["key1", "ec-p256", "ec-p384", "ec-p521"];
+    let mut entries: Vec<String> = Vec::new();
+    for name in certificates {
+        entries.push(format!("objectName: {name}\nobjectType: secret\nobjectAlias: {name}.pem"));
+        entries.push(format!("objectName: {name}\nobjectType: cert\nobjectAlias: {name}.crt"));
+        entries.push(format!("objectName: {name}\nobjectType: key\nobjectAlias: {name}.pub"));
+    }
+    for name in pfx {
+        entries.push(format!(
+            "objectName: {name}\nobjectType: secret\nobjectAlias: {name}.pfx\n\
+             objectFormat: pfx\nobjectEncoding: base64"
+        ));
+    }
+    for name in keys {
+        entries.push(format!("objectName: {name}\nobjectType: key\nobjectAlias: {name}.pub"));
+    }
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    let response = world.mount(&world.call(&entries)).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for file in &response.files {
+        std::fs::write(dir.path().join(&file.path), &file.contents).unwrap();
+    }
+    let openssl = |args: &[&str]| {
+        let output = std::process::Command::new("openssl")
+            .args(args)
+            .current_dir(dir.path())
+            .output()
+            .expect("the openssl program is needed");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    for name in certificates {
+        let file = |extension: &str| format!("{name}.{extension}");
+        let public = openssl(&["pkey", "-in", &file("pem"), "-pubout"]);
+        assert_eq!(public, openssl(&["x509", "-in", &file("crt"), "-noout", "-pubkey"]), "{name}");
+        assert_eq!(public, openssl(&["pkey", "-pubin", "-in", &file("pub"), "-pubout"]), "{name}");
+        // The first certificate of the secret is the server's.
+        let first = openssl(&["x509", "-in", &file("pem")]);
+        assert_eq!(first, openssl(&["x509", "-in", &file("crt")]), "{name}");
+    }
+    for name in pfx {
+        let key = openssl(&[
+            "pkcs12",
+            "-legacy",
+            "-in",
+            &format!("{name}.pfx"),
+            "-passin",
+            "pass:",
+            "-nodes",
+            "-nocerts",
+        ]);
+        assert!(!key.is_empty(), "{name}");
+    }
+    for name in keys {
+        openssl(&["pkey", "-pubin", "-in", &format!("{name}.pub"), "-noout"]);
+    }
+}

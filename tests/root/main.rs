@@ -10,6 +10,7 @@ mod support;
 
 mod azure;
 mod binary;
+mod demo;
 mod ends;
 mod programs;
 mod tree;
