@@ -291,6 +291,29 @@ network_test! {
 }
 
 network_test! {
+    fn a_whole_vault_is_mounted_by_its_url() {
+        let azure = Azure::new();
+        let dir = azure.path("vault");
+        std::fs::create_dir(&dir).unwrap();
+        let place = dir.to_str().unwrap();
+        let url = "https://akvfs-dev.vault.azure.net/";
+        let output = azure.output(&["mount", "--identity", "managed", url, place]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let control = azure.emulator.control();
+        let names = |collection: &str| std::fs::read_dir(dir.join(collection)).unwrap().count();
+        // More than one page of secrets; disabled ones are no names.
+        assert!(names("secrets") > 25 && names("keys") >= 4 && names("certificates") >= 5);
+        assert!(!dir.join("secrets/disabled").exists());
+        assert_eq!(control.counters().all_reads(), 0);
+        assert_eq!(std::fs::read(dir.join("secrets/secret1")).unwrap(), azure.value.as_bytes());
+        assert_eq!(control.counters().all_reads(), 1);
+        let key = std::fs::read(dir.join("keys/ec-p256")).unwrap();
+        assert!(key.starts_with(b"-----BEGIN PUBLIC KEY-----"));
+        assert!(azure.output(&["unmount", place]).status.success());
+    }
+}
+
+network_test! {
     fn without_imds_or_a_vault_the_error_names_the_hop_and_the_fix() {
         let azure = Azure::new();
         let url = "https://akvfs-dev.vault.azure.net";
