@@ -23,6 +23,7 @@ use crate::secret::Secret;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const POOL_IDLE: Duration = Duration::from_secs(90);
 const POOL_PER_HOST: usize = 64;
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The outbound clients of the process, built on first use.
 #[derive(Clone, Debug)]
@@ -218,15 +219,19 @@ fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     None
 }
 
-/// The service's answer to a 429 or 503: how long to stay away, in its three spellings.
+/// The service's answer to a 429 or 503: how long to stay away, in its three spellings. More than a
+/// day is a day, so that every clock can add it.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    for name in ["retry-after-ms", "x-ms-retry-after-ms"] {
-        if let Some(millis) = text(name).and_then(|value| value.trim().parse::<u64>().ok()) {
-            return Some(Duration::from_millis(millis));
-        }
-    }
-    text("retry-after").and_then(|value| value.trim().parse::<u64>().ok()).map(Duration::from_secs)
+    let number = |name: &str| {
+        let text = headers.get(name).and_then(|value| value.to_str().ok())?;
+        text.trim().parse::<u64>().ok()
+    };
+    let millis = number("retry-after-ms").or_else(|| number("x-ms-retry-after-ms"));
+    let wait = match millis {
+        Some(millis) => Duration::from_millis(millis),
+        None => Duration::from_secs(number("retry-after")?),
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 /// Fixed addresses for the names the process was built with, loopback for `localhost` and names
@@ -265,6 +270,8 @@ mod tests {
         assert_eq!(retry_after(&headers), None);
         headers.insert("retry-after", "7".parse().unwrap());
         assert_eq!(retry_after(&headers), Some(Duration::from_secs(7)));
+        headers.insert("retry-after", u64::MAX.to_string().parse().unwrap());
+        assert_eq!(retry_after(&headers), Some(MAX_RETRY_AFTER));
         headers.insert("x-ms-retry-after-ms", "250".parse().unwrap());
         assert_eq!(retry_after(&headers), Some(Duration::from_millis(250)));
     }

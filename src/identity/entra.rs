@@ -7,7 +7,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
 use azure_core::credentials::{Secret as AzureSecret, TokenCredential};
-use azure_core::error::ErrorKind;
 use azure_core::http::{
     ClientMethodOptions, ClientOptions, RetryOptions, Transport as AzureTransport,
 };
@@ -15,10 +14,11 @@ use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
     ClientSecretCredential, ClientSecretCredentialOptions,
 };
+use serde::Deserialize;
 
 use crate::cloud::Cloud;
 use crate::error::{Code, Error, Hop, Result};
-use crate::http::Http;
+use crate::http::{Answer, Http, retry_after};
 use crate::secret::Secret;
 
 use super::Token;
@@ -115,45 +115,73 @@ impl ClientAssertion for Held {
     }
 }
 
-/// Turns the SDK's error into ours. Its texts quote the service's description and, on parse errors,
-/// the answer itself; only the status and Entra's own code numbers are kept.
+/// Turns the SDK's error into ours, which travels inside: [`checked`] made it. The SDK's own texts quote
+/// the answer.
 fn translate(error: &azure_core::Error) -> Error {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = cause {
         if let Some(ours) = current.downcast_ref::<Error>() {
             return ours.clone();
         }
-        if let Some(azure) = current.downcast_ref::<azure_core::Error>()
-            && let ErrorKind::HttpResponse { status, error_code, .. } = azure.kind()
-        {
-            return refused(u16::from(*status), error_code.as_deref());
-        }
         cause = current.source();
     }
-    Error::new(Code::BadAnswer, "Entra's answer could not be used").at(Hop::Entra)
+    unusable()
 }
 
-/// Entra answered with an error status.
-fn refused(status: u16, numbers: Option<&str>) -> Error {
-    // Numbers only: the SDK joins the `error_codes` array.
-    let number = numbers
-        .and_then(|list| list.split(',').next())
-        .filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
-    let service_code = number.map(|number| format!("AADSTS{number}"));
+fn unusable() -> Error {
+    Error::new(Code::BadAnswer, "Entra's answer could not be used")
+        .at(Hop::Entra)
+        .fix("check cloudName, and what answers at the token service's name")
+}
+
+/// Looks at an answer before the SDK does: of errors it reads only JSON without escapes, and of tokens
+/// it takes an empty one, or one whose end no clock can show.
+pub(super) fn checked(answer: Answer) -> Result<Answer> {
+    #[derive(Deserialize)]
+    struct Wire {
+        access_token: Secret,
+        expires_in: u32,
+    }
+    if !(200..300).contains(&answer.status) {
+        return Err(refused(&answer));
+    }
+    match serde_json::from_slice::<Wire>(answer.body.expose()) {
+        Ok(Wire { access_token, expires_in }) if !access_token.is_empty() && expires_in > 0 => {
+            Ok(answer)
+        }
+        _ => Err(unusable()),
+    }
+}
+
+/// Entra answered with an error status. Only that and the first of Entra's own numbers are kept.
+fn refused(answer: &Answer) -> Error {
+    #[derive(Deserialize)]
+    struct Fault {
+        error_codes: Vec<u32>,
+    }
+    let status = answer.status;
+    let fault = serde_json::from_slice::<Fault>(answer.body.expose()).ok();
+    let number = fault.and_then(|fault| fault.error_codes.first().map(u32::to_string));
+    let service_code = number.as_ref().map(|number| format!("AADSTS{number}"));
     let code = match status {
         429 => Code::Throttled,
         500.. => Code::Unavailable,
-        _ => Code::Unauthenticated,
+        400 | 401 | 403 => Code::Unauthenticated,
+        _ => Code::BadAnswer,
     };
     let shown = service_code.as_deref().unwrap_or("no AADSTS code");
     let error =
         Error::new(code, format!("Entra refused the token request: RESPONSE {status}, {shown}"))
             .at(Hop::Entra)
-            .answered(status, service_code.clone());
-    match number.and_then(likely_fix) {
+            .retry_after(retry_after(&answer.headers));
+    let error = match number.as_deref().and_then(likely_fix) {
         Some(fix) => error.fix(fix),
+        None if code == Code::BadAnswer => {
+            error.fix("check cloudName, and what answers at the token service's name")
+        }
         None => error,
-    }
+    };
+    error.answered(status, service_code)
 }
 
 /// The codes that users meet, and what helped them.
@@ -181,14 +209,36 @@ fn likely_fix(number: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer { status, headers: Default::default(), body: Secret::from(body) }
+    }
+
     #[test]
     fn a_refusal_keeps_status_and_number_and_names_a_fix() {
-        let error = refused(401, Some("7000215"));
+        let refused = |status, body: &str| refused(&answer(status, body));
+        let error = refused(401, r#"{"error_codes":[7000215],"error_description":"a\r\nb"}"#);
         assert_eq!(error.code(), Code::Unauthenticated);
         assert_eq!(error.service_code(), Some("AADSTS7000215"));
         assert!(error.to_string().contains("RESPONSE 401, AADSTS7000215"), "{error}");
         assert!(error.likely_fix().unwrap().contains("client secret is wrong"));
-        assert_eq!(refused(503, None).code(), Code::Unavailable);
-        assert_eq!(refused(429, Some("x")).service_code(), None);
+        assert_eq!(refused(503, "<html>").code(), Code::Unavailable);
+        assert_eq!(refused(302, "").code(), Code::BadAnswer);
+        assert_eq!(refused(429, r#"{"error_codes":["x"]}"#).service_code(), None);
+    }
+
+    #[test]
+    fn a_token_must_be_one_and_end() {
+        assert!(checked(answer(200, r#"{"access_token":"t","expires_in":3599}"#)).is_ok());
+        for body in [
+            "{}",
+            "",
+            r#"{"access_token":"","expires_in":3599}"#,
+            r#"{"access_token":"t"}"#,
+            r#"{"access_token":"t","expires_in":0}"#,
+            r#"{"access_token":"t","expires_in":-1}"#,
+            r#"{"access_token":"t","expires_in":9223372036854775807}"#,
+        ] {
+            assert_eq!(checked(answer(200, body)).err().map(|e| e.code()), Some(Code::BadAnswer));
+        }
     }
 }

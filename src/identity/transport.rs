@@ -8,6 +8,8 @@ use azure_core::{Error as AzureError, error::ErrorKind};
 use crate::error::Hop;
 use crate::http::{Exchange, Http, exchange};
 
+use super::entra;
+
 /// Largest accepted answer of a token service.
 const MAX_BODY: usize = 1024 * 1024;
 /// A token request's own limit; callers usually give less.
@@ -43,6 +45,7 @@ impl HttpClient for Transport {
             },
         )
         .await
+        .and_then(entra::checked)
         .map_err(wrap)?;
         let mut headers = Headers::new();
         for name in ["content-type", "retry-after", "x-ms-request-id"] {
