@@ -193,6 +193,15 @@ impl Access {
 
     /// Proves the claim, or finds its live proof.
     pub async fn prove(&self, kind: ObjectKind, deadline: Instant) -> Result<Proof> {
+        self.prove_anew(kind, None, deadline).await
+    }
+
+    async fn prove_anew(
+        &self,
+        kind: ObjectKind,
+        refused: Option<&Proof>,
+        deadline: Instant,
+    ) -> Result<Proof> {
         let known = self.scope.lock().map_or_else(|e| e.into_inner().clone(), |s| s.clone());
         let scope = match known {
             Some(scope) => scope,
@@ -202,7 +211,8 @@ impl Access {
                 scope
             }
         };
-        self.fetch.identities.prove(&self.claim, &self.vault.cloud, &scope, deadline).await
+        let (claim, cloud) = (&self.claim, &self.vault.cloud);
+        self.fetch.identities.prove_anew(claim, cloud, &scope, refused, deadline).await
     }
 
     fn remember(&self, scope: String) {
@@ -210,7 +220,7 @@ impl Access {
     }
 
     /// Runs one request with a proof; once more when the vault's checked challenge asks for a token
-    /// of another scope.
+    /// of another scope, or no longer accepts a token that was kept from earlier.
     async fn with_proof<T, F>(
         &self,
         kind: ObjectKind,
@@ -221,14 +231,20 @@ impl Access {
         F: Future<Output = Result<T>>,
     {
         let proof = self.prove(kind, deadline).await?;
-        let error = match request(proof).await {
+        let error = match request(proof.clone()).await {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let Some(scope) = error.wanted_scope() else { return Err(error) };
-        self.remember(scope.to_owned());
-        let proof = self.prove(kind, deadline).await?;
-        request(proof).await
+        if let Some(scope) = error.wanted_scope() {
+            self.remember(scope.to_owned());
+        } else if error.code() != Code::Unauthenticated {
+            return Err(error);
+        }
+        let another = self.prove_anew(kind, Some(&proof), deadline).await?;
+        if another.same_as(&proof) {
+            return Err(error);
+        }
+        request(another).await
     }
 }
 

@@ -34,6 +34,8 @@ use proof::{ProofKey, ProofKeyInput};
 
 /// A token or assertion this close to its end is not used any more.
 const MARGIN: Duration = Duration::from_secs(30);
+/// A token younger than this that a vault refuses would be no better if asked for again.
+const FRESH: Duration = Duration::from_secs(2);
 /// Most proofs kept; the least recently used goes first.
 const MAX_PROOFS: usize = 4096;
 /// Longest accepted assertion. Kubernetes tokens are about 1 KiB.
@@ -95,12 +97,32 @@ impl Identities {
         scope: &str,
         deadline: Instant,
     ) -> Result<Proof> {
+        self.prove_anew(claim, cloud, scope, None, deadline).await
+    }
+
+    /// The same after a vault did not accept the token of `refused`: another proof, if there may be
+    /// one. A token that was refused although it is fresh is not asked for again.
+    ///
+    /// # Errors
+    /// As [`Identities::prove`].
+    pub(crate) async fn prove_anew(
+        &self,
+        claim: &Claim,
+        cloud: &Cloud,
+        scope: &str,
+        refused: Option<&Proof>,
+        deadline: Instant,
+    ) -> Result<Proof> {
+        let good = |proof: &&Proof| {
+            proof.is_live()
+                && (proof.is_fresh() || !refused.is_some_and(|refused| refused.same_as(proof)))
+        };
         let claim = resolve(claim).await?;
         let key = ProofKeyInput::new(&claim, cloud, scope).key(&self.0.hmac);
         let (entry, arrived) = (self.entry(&key), Instant::now());
         let result = tokio::time::timeout_at(deadline.into(), async {
             let mut state = entry.state.lock().await;
-            if let Some(proof) = state.proof.as_ref().filter(|proof| proof.is_live()) {
+            if let Some(proof) = state.proof.as_ref().filter(good) {
                 return Ok(proof.clone());
             }
             if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| *at >= arrived) {
@@ -110,7 +132,11 @@ impl Identities {
             let outcome = self.request(&claim, cloud, scope, deadline).await;
             match &outcome {
                 Ok(proof) => state.proof = Some(proof.clone()),
-                Err(error) => state.failed = Some((Instant::now(), error.clone())),
+                // Not when this caller's time was too short: the next one asks with its own.
+                Err(error) if Instant::now() < deadline => {
+                    state.failed = Some((Instant::now(), error.clone()));
+                }
+                Err(_) => {}
             }
             outcome
         })

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use ring::hmac;
 
 use crate::cloud::Cloud;
 use crate::secret::Secret;
 
-use super::{MARGIN, Resolved, Token};
+use super::{FRESH, MARGIN, Resolved, Token};
 
 /// How an identity was proved. Two modes never share anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +63,7 @@ pub struct Proof(Arc<Inner>);
 
 struct Inner {
     identity: ProvenIdentity,
+    begun: Instant,
     ends: SystemTime,
     scope: String,
     bearer: Secret,
@@ -77,6 +78,7 @@ impl Proof {
     ) -> Self {
         Self(Arc::new(Inner {
             identity,
+            begun: Instant::now(),
             ends: ends.checked_sub(MARGIN).unwrap_or(SystemTime::UNIX_EPOCH),
             scope: scope.to_owned(),
             bearer: token.bearer,
@@ -96,6 +98,16 @@ impl Proof {
     /// Whether the proof may still be used.
     pub fn is_live(&self) -> bool {
         SystemTime::now() < self.0.ends
+    }
+
+    /// Whether the token was given a moment ago.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.0.begun.elapsed() < FRESH
+    }
+
+    /// Whether this is the same proof, not only one of the same identity.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The scope the token is for.

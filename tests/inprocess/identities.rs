@@ -10,13 +10,13 @@ use akvfs::http::Http;
 use akvfs::vault::{Body, VaultRef};
 use akvfs::{Code, Error, Secret};
 
-struct Site {
-    emulator: Emulator,
-    fetch: Fetch,
+pub struct Site {
+    pub emulator: Emulator,
+    pub fetch: Fetch,
 }
 
 impl Site {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let seed = Seed::default().secret("db", &["dev-only-db"]);
         let emulator = Emulator::start(Config { seed, ..Config::default() }).await.unwrap();
         let fetch = Fetch::new(Http::new(emulator.endpoints())).unwrap();
@@ -27,7 +27,7 @@ impl Site {
         Tenant::parse(self.emulator.tenant()).unwrap()
     }
 
-    fn principal(&self, secret: Option<&str>) -> Claim {
+    pub fn principal(&self, secret: Option<&str>) -> Claim {
         let (id, good) = self.emulator.service_principal();
         Claim::ServicePrincipal {
             tenant: self.tenant(),
@@ -44,7 +44,7 @@ impl Site {
         }
     }
 
-    async fn read(&self, claim: Claim, cloud: Cloud) -> Result<Secret, Error> {
+    pub async fn read(&self, claim: Claim, cloud: Cloud) -> Result<Secret, Error> {
         let name = VaultName::parse(self.emulator.vault_name()).unwrap();
         let access = Access::new(self.fetch.clone(), claim, VaultRef { cloud, name });
         let object = ObjectRef {

@@ -8,4 +8,5 @@ mod malformed;
 mod mount;
 mod sdk;
 mod seeds;
+mod tokens;
 mod world;
