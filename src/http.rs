@@ -79,6 +79,10 @@ impl Http {
             .https_only(true)
             .tls_version_min(reqwest::tls::Version::TLS_1_2)
             .dns_resolver(Resolver(Arc::new(self.0.endpoints.resolve.clone())));
+        if !self.0.endpoints.resolve.is_empty() {
+            // These hosts are on this machine; no proxy could find them.
+            builder = builder.no_proxy();
+        }
         if let Some(pem) = &self.0.endpoints.extra_root {
             let root = reqwest::Certificate::from_pem(pem.as_bytes())
                 .map_err(|_| Error::new(Code::Local, "the extra root certificate is not PEM"))?;

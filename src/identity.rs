@@ -238,6 +238,7 @@ enum Resolved<'a> {
 async fn resolve(claim: &Claim) -> Result<Resolved<'_>> {
     match claim {
         Claim::ServicePrincipal { tenant, client_id, client_secret } => {
+            text(client_secret, "client secret")?;
             Ok(Resolved::ServicePrincipal { tenant: tenant.as_str(), client_id, client_secret })
         }
         Claim::Workload { tenant, client_id, assertion } => {
@@ -248,11 +249,20 @@ async fn resolve(claim: &Claim) -> Result<Resolved<'_>> {
             if assertion.len() > MAX_ASSERTION {
                 return Err(Error::class("the service account token is longer than 16 KiB"));
             }
+            text(&assertion, "service account token")?;
             Ok(Resolved::Workload { tenant: tenant.as_str(), client_id, assertion })
         }
         Claim::Managed { client_id } => Ok(Resolved::Managed { client_id: client_id.as_deref() }),
         Claim::Pod => Err(not_yet("pod identity (usePodIdentity)")),
         Claim::Binding { .. } => Err(not_yet("identity binding (useAzureTokenProxy)")),
+    }
+}
+
+/// Files may hold any bytes; a form field cannot.
+fn text(secret: &Secret, what: &str) -> Result<()> {
+    match secret.expose_str() {
+        Some(_) => Ok(()),
+        None => Err(Error::class(format!("the {what} is not text (UTF-8)"))),
     }
 }
 

@@ -27,6 +27,8 @@ const API_VERSION: &str = "7.4";
 const MAX_OBJECT: usize = 256 * 1024;
 /// Largest accepted page of a list.
 const MAX_PAGE: usize = 1024 * 1024;
+/// Longest link from page to page; errors quote a part of it.
+const MAX_LINK: usize = 4096;
 /// Most pages followed: 10,000 names at 25 a page.
 const MAX_PAGES: usize = 400;
 
@@ -197,8 +199,9 @@ fn same_origin(link: &str, first: &str) -> Result<String> {
         reqwest::Url::parse(link).map_err(|_| refused())?,
         reqwest::Url::parse(first).map_err(|_| refused())?,
     );
-    if next.origin() != origin.origin() || !next.username().is_empty() || next.password().is_some()
-    {
+    let here =
+        next.origin() == origin.origin() && next.username().is_empty() && next.password().is_none();
+    if !here || link.len() > MAX_LINK {
         return Err(refused());
     }
     Ok(next.into())
@@ -219,6 +222,7 @@ mod tests {
             "https://kv.vault.azure.net.evil.test/secrets",
             "https://user@kv.vault.azure.net/secrets",
             "/secrets?x",
+            &format!("https://kv.vault.azure.net/{}", "a".repeat(MAX_LINK)),
             "",
         ] {
             assert!(same_origin(link, first).is_err(), "{link}");

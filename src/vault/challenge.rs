@@ -11,6 +11,8 @@ use crate::http::Answer;
 
 /// Longest header that is looked at.
 const MAX_HEADER: usize = 4096;
+/// Longest resource; errors quote it.
+const MAX_RESOURCE: usize = 512;
 
 /// The scope a 401 asks for, after the domain check.
 pub(super) fn scope(answer: &Answer, url: &str) -> Result<String> {
@@ -63,7 +65,12 @@ pub(super) fn unauthorized(answer: &Answer, url: &str, used_scope: &str) -> Erro
 fn check_domain(resource: &str, url: &str) -> std::result::Result<(), &'static str> {
     let wanted = Url::parse(resource).map_err(|_| "whose resource is not a URL")?;
     let vault = Url::parse(url).map_err(|_| "from an unusable URL")?;
-    if wanted.scheme() != "https" || !wanted.username().is_empty() || wanted.query().is_some() {
+    let plain = wanted.scheme() == "https"
+        && wanted.username().is_empty()
+        && wanted.password().is_none()
+        && wanted.query().is_none()
+        && wanted.fragment().is_none();
+    if !plain || resource.len() > MAX_RESOURCE {
         return Err("whose resource is not a plain https URL");
     }
     match (wanted.host_str(), vault.host_str()) {
@@ -121,7 +128,10 @@ mod tests {
             r#"Bearer resource="http://vault.azure.net""#,
             r#"Bearer resource="https://vault.azure.net@evil.test""#,
             r#"Bearer resource="https://a:b@vault.azure.net""#,
+            r#"Bearer resource="https://:b@vault.azure.net""#,
+            r#"Bearer resource="https://vault.azure.net#x""#,
             r#"Bearer resource="https://management.azure.com""#,
+            &format!(r#"Bearer resource="https://vault.azure.net/{}""#, "a".repeat(512)),
             r#"Bearer resource="""#,
             r#"Bearer authorization="x""#,
             r#"Basic realm="x""#,

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use akvfs::Code;
 use akvfs::class::{Claim, ObjectKind, VaultName};
 use akvfs::emulator::{Service, Trouble, Where};
 use akvfs::fetch::Access;
 use akvfs::vault::VaultRef;
+use akvfs::{Code, Secret};
 
 use crate::canary;
 use crate::identities::Site;
@@ -79,8 +79,9 @@ async fn a_caller_in_a_hurry_does_not_fail_the_others() {
         let name = VaultName::parse(site.emulator.vault_name()).unwrap();
         let vault = VaultRef { cloud: site.emulator.cloud(), name };
         let access = Access::new(site.fetch.clone(), claim, vault);
-        let within =
-            |millis| access.prove(ObjectKind::Secret, Instant::now() + Duration::from_millis(millis));
+        let within = |millis| {
+            access.prove(ObjectKind::Secret, Instant::now() + Duration::from_millis(millis))
+        };
         let (hasty, patient) = tokio::join!(within(500), within(30_000));
         assert!(hasty.is_err(), "{service:?}");
         assert!(patient.is_ok(), "{service:?}: {:?}", patient.err());
@@ -105,4 +106,30 @@ async fn a_revoked_token_is_replaced() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("the revoked token is still sent after ten seconds");
+}
+
+/// `--secrets-file` may hold any bytes; what cannot be sent is not sent in part.
+#[tokio::test]
+async fn a_client_secret_that_is_no_text_is_said_to_be_none() {
+    let site = Site::new().await;
+    let Claim::ServicePrincipal { tenant, client_id, .. } = site.principal(None) else { panic!() };
+    let client_secret = Secret::new(b"canary\xff".to_vec());
+    let claim = Claim::ServicePrincipal { tenant, client_id, client_secret };
+    let error = site.read(claim, site.emulator.cloud()).await.unwrap_err();
+    assert_eq!(error.code(), Code::ClassInvalid, "{error}");
+    assert_eq!(error.message(), "the client secret is not text (UTF-8)");
+}
+
+/// Behind a company's proxy: the emulator is on this machine, where no proxy leads.
+#[test]
+fn the_embedded_vault_is_not_asked_through_a_proxy() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_akvfs"))
+        .args(["check", "dev:"])
+        .envs(["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].map(|name| (name, "http://127.0.0.1:1")))
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy")
+        .output()
+        .unwrap();
+    canary::record("proxied", &format!("{output:?}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
