@@ -117,7 +117,13 @@ impl Identities {
             proof.is_live()
                 && (proof.is_fresh() || !refused.is_some_and(|refused| refused.same_as(proof)))
         };
-        let claim = resolve(claim).await?;
+        let late = || {
+            Error::new(Code::TimedOut, "no token before the deadline")
+                .fix("check that the node may reach the token service")
+        };
+        let claim = tokio::time::timeout_at(deadline.into(), resolve(claim))
+            .await
+            .unwrap_or_else(|_| Err(late()))?;
         let key = ProofKeyInput::new(&claim, cloud, scope).key(&self.0.hmac);
         let (entry, arrived) = (self.entry(&key), Instant::now());
         let result = tokio::time::timeout_at(deadline.into(), async {
@@ -141,10 +147,7 @@ impl Identities {
             outcome
         })
         .await
-        .unwrap_or_else(|_| {
-            Err(Error::new(Code::TimedOut, "no token before the deadline")
-                .fix("check that the node may reach the token service"))
-        });
+        .unwrap_or_else(|_| Err(late()));
         if result.is_err() {
             // Not a proof: leave nothing behind, unless another caller is using the entry.
             self.0.proofs.remove_if(&key, |_, entry| Arc::strong_count(entry) <= 2);
