@@ -163,6 +163,15 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_that_no_clock_can_count_is_refused() {
+        assert!(parse(&["get", "dev:", "x", "--timeout", "86400"]).is_ok());
+        for command in [&["get", "dev:", "x"][..], &["check", "dev:"]] {
+            let args = [command, &["--timeout", "18446744073709551615"]].concat();
+            assert!(parse(&args).is_err(), "{args:?}");
+        }
+    }
+
+    #[test]
     fn the_go_providers_argument_list_is_the_provider_command() {
         let list = [
             "--endpoint=unix:///provider/azure.sock",

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, value_parser};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     /// Longest wait, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u64).range(..=86_400))]
     timeout: u64,
 }
 

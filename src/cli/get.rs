@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, value_parser};
 
 use crate::error::{Code, Error, Result};
 use crate::render::FileView;
@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(value_name = "NAME")]
     name: String,
     /// Longest wait, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u64).range(..=86_400))]
     timeout: u64,
 }
 
