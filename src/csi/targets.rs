@@ -19,8 +19,8 @@ use super::proto::MountResponse;
 
 /// Mounts that work at the same time; further ones wait.
 const CONCURRENT: usize = 32;
-/// Running and waiting targets together.
-const MAX_TARGETS: usize = 4096;
+/// Running and waiting mounts together, several for one target among them.
+const MAX_MOUNTS: usize = 4096;
 
 type Outcome = Result<Arc<MountResponse>>;
 type Running = Shared<BoxFuture<'static, Outcome>>;
@@ -33,11 +33,16 @@ type Entry = (u64, Arc<Incoming>, Running);
 pub(super) struct Targets {
     running: Arc<Mutex<HashMap<String, Entry>>>,
     slots: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 impl Default for Targets {
     fn default() -> Self {
-        Self { running: Arc::default(), slots: Arc::new(Semaphore::new(CONCURRENT)) }
+        Self {
+            running: Arc::default(),
+            slots: Arc::new(Semaphore::new(CONCURRENT)),
+            places: Arc::new(Semaphore::new(MAX_MOUNTS)),
+        }
     }
 }
 
@@ -64,10 +69,10 @@ impl Targets {
             );
             return outcome.clone();
         }
-        if running.len() >= MAX_TARGETS {
-            let error = Error::new(Code::Internal, format!("{MAX_TARGETS} mounts are waiting"));
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            let error = Error::new(Code::TooLarge, format!("{MAX_MOUNTS} mounts are waiting"));
             return async move { Err(error.context(FAILED)) }.boxed().shared();
-        }
+        };
         let (number, previous) = match before {
             Some((number, _, outcome)) => (number + 1, Some(outcome.clone())),
             None => (0, None),
@@ -76,6 +81,7 @@ impl Targets {
         let target = request.target_path.clone();
         let (slots, work) = (self.slots.clone(), work(request.clone()));
         let task = tokio::spawn(async move {
+            let _place = place;
             if let Some(previous) = previous {
                 // Only its end counts here, not its outcome.
                 let _ = previous.await;
@@ -147,6 +153,18 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("a finished target is still remembered");
+    }
+
+    #[tokio::test]
+    async fn waiting_is_bounded_on_one_target_too() {
+        let targets = Targets::default();
+        let start = |number: usize| {
+            targets.start_or_join(&request("/t", &number.to_string()), |_| std::future::pending())
+        };
+        let waiting: Vec<_> = (0..MAX_MOUNTS).map(start).collect();
+        assert!(waiting.iter().all(|outcome| outcome.peek().is_none()));
+        let error = start(MAX_MOUNTS).await.unwrap_err();
+        assert!(error.message().contains("mounts are waiting"), "{error}");
     }
 
     #[tokio::test]
