@@ -11,6 +11,8 @@ use crate::fetch::{Access, Fetch, ObjectRef};
 use crate::secret::Secret;
 use crate::vault::VaultRef;
 
+use prost::Message;
+
 use super::proto::{File, MountRequest, MountResponse, ObjectVersion};
 
 /// The outer wrap of every failure after decoding; users grep for it.
@@ -100,7 +102,13 @@ impl Mounter {
             proof.map_err(|error| error.context(first.error_prefix()))?;
         }
         let delivered = respond(origin, objects, self.options, deadline).await?;
-        Ok(answer(delivered))
+        let response = answer(delivered);
+        // With its ids and framing: the driver's limit is on the message, and what its client says
+        // then is a code that kubelet holds for not final.
+        match response.encoded_len() > self.options.max_bytes {
+            true => Err(response::too_large(self.options.max_bytes)),
+            false => Ok(response),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ const IN_FLIGHT: usize = 32;
 pub struct Options {
     /// How certificates are rendered.
     pub render: render::Options,
-    /// Most rendered bytes of one response; the driver's gRPC client takes 4 MiB.
+    /// Most bytes of one response, ids and framing included; the driver's gRPC client takes 4 MiB.
     pub max_bytes: usize,
 }
 
@@ -97,6 +97,15 @@ async fn deliver(
     })
 }
 
+/// The error of a response above `limit` bytes.
+pub(crate) fn too_large(limit: usize) -> Error {
+    Error::new(
+        Code::TooLarge,
+        format!("the objects of this class are larger than {limit} bytes together"),
+    )
+    .fix("split the class, or raise --max-response-bytes and the driver's --max-call-recv-msg-size")
+}
+
 struct Budget {
     left: usize,
     limit: usize,
@@ -106,13 +115,7 @@ impl Budget {
     fn take(&mut self, delivered: &Delivered) -> Result<()> {
         let size: usize =
             delivered.files.iter().map(|file| file.contents.len() + file.path.as_str().len()).sum();
-        self.left = self.left.checked_sub(size).ok_or_else(|| {
-            Error::new(
-                Code::TooLarge,
-                format!("the objects of this class are larger than {} bytes together", self.limit),
-            )
-            .fix("split the class, or raise --max-response-bytes and the driver's --max-call-recv-msg-size")
-        })?;
+        self.left = self.left.checked_sub(size).ok_or_else(|| too_large(self.limit))?;
         Ok(())
     }
 }
