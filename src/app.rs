@@ -1,6 +1,5 @@
 //! Composition root of the long-running provider: telemetry, servers, drain, in one function.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +20,10 @@ use crate::telemetry::health;
 
 /// Running Mounts get this long to finish after a stop; kubelet gives the pod 30 s by default.
 const DRAIN: Duration = Duration::from_secs(25);
+/// Calls cancelled before we looked at them. Above this, HTTP/2 closes the driver's one connection,
+/// and every other Mount on it fails with a code that kubelet holds for not final. Only root and our
+/// own user get here, so it need not be the library's 20.
+const MAX_RESETS: usize = 4096;
 /// After the cut, answers are already written; connections that stay open are not waited for.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -51,14 +54,15 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
         render: render::Options { construct_pem_chain: args.construct_pem_chain },
         max_bytes: args.max_response_bytes,
     };
-    let server = serve_csi(Mounter::new(fetch, clouds, options), socket.clone(), stop.clone())?;
     let healthz = health::Options {
-        address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.healthz_port)),
+        port: args.healthz_port,
         path: args.healthz_path,
         timeout: args.healthz_timeout,
-        socket,
+        socket: socket.clone(),
     };
-    health::serve(healthz, stop).await?;
+    // The socket comes last: a start that fails must not have taken it from a provider that serves.
+    health::serve(healthz, stop.clone()).await?;
+    let server = serve_csi(Mounter::new(fetch, clouds, options), socket, stop)?;
     tracing::info!(
         endpoint = args.endpoint,
         version = env!("CARGO_PKG_VERSION"),
@@ -86,6 +90,7 @@ pub fn serve_csi(mounter: Mounter, socket: PathBuf, stop: CancellationToken) -> 
     let provider = Provider::new(Arc::new(mounter), cut.clone());
     let health = HealthService::new(stop.clone());
     let server = tonic::transport::Server::builder()
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
         .add_service(provider.into_service())
         .add_service(health.into_service())
         .serve_with_incoming_shutdown(listener, stop.clone().cancelled_owned());

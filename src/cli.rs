@@ -5,6 +5,14 @@
 //! the Go provider works with only the image changed.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+/// A line on stdout, or the end of the function when nobody reads it any more.
+#[cfg(feature = "emulator")]
+macro_rules! tell {
+    ($($text:tt)*) => {
+        $crate::cli::say(&(format!($($text)*) + "\n"))?
+    };
+}
+
 mod check;
 #[cfg(feature = "emulator")]
 mod demo;
@@ -19,6 +27,7 @@ mod source;
 mod unmount;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +52,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    // As with Go's flags, the last of several counts.
+    #[command(args_override_self = true)]
     Provider(Box<config::ProviderArgs>),
     Get(get::Args),
     Check(check::Args),
@@ -60,10 +71,6 @@ enum Command {
 pub fn main() -> ExitCode {
     process::harden();
     let args: Vec<OsString> = std::env::args_os().collect();
-    if args.get(1).is_some_and(|arg| arg == "--version" || arg == "-version") {
-        println!("{}", version());
-        return ExitCode::SUCCESS;
-    }
     let cli = match Cli::try_parse_from(as_provider(args)) {
         Ok(cli) => cli,
         Err(error) => {
@@ -75,7 +82,8 @@ pub fn main() -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("akvfs: {error}");
+            // Whoever closed stderr wants no message, but still the exit code.
+            let _ = writeln!(std::io::stderr(), "akvfs: {error}");
             ExitCode::from(if error.code() == Code::ClassInvalid { USAGE } else { 1 })
         }
     }
@@ -83,6 +91,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Provider(args) if args.version => say(&format!("{}\n", version())),
         Command::Provider(args) => {
             telemetry::init(args.v, args.log_format_json);
             runtime()?.block_on(provider::run(*args))
@@ -119,6 +128,14 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Error::new(Code::Local, format!("threads cannot be started: {}", error.kind()))
     })
+}
+
+/// Writes to stdout. A reader that has gone is an error to report, not a panic.
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::new(Code::Local, format!("stdout: {}", error.kind())))
 }
 
 /// The version as the Go provider prints it.

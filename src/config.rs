@@ -22,7 +22,7 @@ pub struct ProviderArgs {
     )]
     pub endpoint: String,
     /// Log as JSON lines
-    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", env = "AKVFS_LOG_FORMAT_JSON")]
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool, env = "AKVFS_LOG_FORMAT_JSON")]
     pub log_format_json: bool,
     /// Log verbosity, 0 to 5
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, env = "AKVFS_V")]
@@ -37,7 +37,7 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, env = "AKVFS_HEALTHZ_TIMEOUT")]
     pub healthz_timeout: Duration,
     /// Order the certificates of a PFX from leaf to root
-    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", env = "AKVFS_CONSTRUCT_PEM_CHAIN")]
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool, env = "AKVFS_CONSTRUCT_PEM_CHAIN")]
     pub construct_pem_chain: bool,
     /// Cloud of classes that name none
     #[arg(long, value_name = "NAME", default_value = "AzurePublicCloud", env = "AKVFS_CLOUD_NAME")]
@@ -50,12 +50,15 @@ pub struct ProviderArgs {
         env = "AKVFS_CLOUD_ENV_DIR"
     )]
     pub cloud_env_dir: PathBuf,
-    /// Most bytes of all files of one Mount
+    /// Most bytes of one Mount's response; the driver takes 4 MiB
     #[arg(long, value_name = "BYTES", default_value_t = 4 * 1024 * 1024, env = "AKVFS_MAX_RESPONSE_BYTES")]
     pub max_response_bytes: usize,
 
+    /// Print the version instead of serving.
+    #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool)]
+    pub(crate) version: bool,
     /// Accepted from the Go provider's argument list; refused when set, until it works.
-    #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool)]
     pub write_cert_and_key_in_separate_files: bool,
     #[arg(long, hide = true, default_value = "")]
     pub(crate) token_proxy_url: String,
@@ -67,7 +70,7 @@ pub struct ProviderArgs {
     pub(crate) metrics_backend: String,
     #[arg(long, hide = true, default_value_t = 8898)]
     pub(crate) prometheus_port: u16,
-    #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool)]
     pub(crate) enable_pprof: bool,
     #[arg(long, hide = true, default_value_t = 6060)]
     pub(crate) pprof_port: u16,
@@ -129,7 +132,8 @@ impl ProviderArgs {
 }
 
 /// Flags that Go takes without a value.
-const BOOLEANS: [&str; 9] = [
+const BOOLEANS: [&str; 11] = [
+    "version",
     "log-format-json",
     "construct-pem-chain",
     "write-cert-and-key-in-separate-files",
@@ -139,6 +143,7 @@ const BOOLEANS: [&str; 9] = [
     "skip_headers",
     "skip_log_headers",
     "one_output",
+    "add_dir_header",
 ];
 
 /// Rewrites Go-style arguments to `--flag=value`. A boolean is only ever given its value by `=`.
@@ -158,7 +163,7 @@ pub(crate) fn go_flags(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
             out.push(arg);
         } else if flag.contains('=') {
             out.push(format!("--{flag}").into());
-        } else if BOOLEANS.contains(&flag) || flag == "add_dir_header" {
+        } else if BOOLEANS.contains(&flag) {
             out.push(format!("--{flag}=true").into());
         } else {
             match args.next() {
@@ -172,6 +177,15 @@ pub(crate) fn go_flags(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
         }
     }
     out
+}
+
+/// Go's spellings of a boolean flag's value.
+fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
 }
 
 /// Go's duration syntax, as far as flags use it: `5s`, `500ms`, `1m30s`, `0.5s`.

@@ -10,6 +10,7 @@ use crate::class::{ObjectSpec, Wanted};
 use crate::error::{Code, Error, Result};
 use crate::view::{self, Obtained};
 
+use super::say;
 use super::source::{Opened, SourceArgs};
 
 const IN_FLIGHT: usize = 16;
@@ -23,7 +24,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     /// Longest wait, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u64).range(..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u64).range(1..=86_400))]
     timeout: u64,
 }
 
@@ -55,9 +56,9 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if args.json {
         let text = serde_json::to_string_pretty(&rows)
             .map_err(|_| Error::new(Code::Internal, "the report cannot be written as JSON"))?;
-        println!("{text}");
+        say(&format!("{text}\n"))?;
     } else {
-        print(&opened, &rows);
+        say(&table(&opened, &rows))?;
     }
     let failed = rows.iter().filter(|row| row.error.is_some()).count();
     if failed > 0 {
@@ -95,26 +96,23 @@ async fn check(opened: &Opened, object: &ObjectSpec, deadline: Instant) -> Row {
     row
 }
 
-fn print(opened: &Opened, rows: &[Row]) {
-    println!("{}", opened.description);
-    for notice in &opened.notices {
-        println!("note: {notice}");
-    }
+fn table(opened: &Opened, rows: &[Row]) -> String {
+    let mut lines = vec![opened.description.clone()];
+    lines.extend(opened.notices.iter().map(|notice| format!("note: {notice}")));
     let width = |text: fn(&Row) -> &str, title: &str| {
         rows.iter().map(|row| text(row).len()).max().unwrap_or(0).max(title.len())
     };
     let file = width(|row| &row.file, "FILE");
     let object = width(|row| &row.object, "OBJECT");
     let version = width(|row| &row.version, "VERSION");
-    println!("{:file$}  {:object$}  {:version$}  RESULT", "FILE", "OBJECT", "VERSION");
+    lines.push(format!("{:file$}  {:object$}  {:version$}  RESULT", "FILE", "OBJECT", "VERSION"));
     for row in rows {
         let expires = row.expires.as_ref().map_or(String::new(), |at| format!(", expires {at}"));
-        println!(
+        lines.push(format!(
             "{:file$}  {:object$}  {:version$}  {}{expires}",
             row.file, row.object, row.version, row.result
-        );
-        if let Some(error) = &row.error {
-            println!("  {error}");
-        }
+        ));
+        lines.extend(row.error.as_ref().map(|error| format!("  {error}")));
     }
+    lines.join("\n") + "\n"
 }

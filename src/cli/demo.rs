@@ -70,14 +70,17 @@ pub(super) async fn run(args: Args) -> Result<()> {
         Error::new(Code::Local, format!("no temporary directory: {}", error.kind()))
     })?;
     let mut tour = Tour::new(&emulator, dir.path());
-    let result = tokio::select! {
+    let mut result = tokio::select! {
         result = tour.walk() => result,
         () = stop.cancelled() => Ok(()),
     };
     if result.is_ok() && !args.no_wait && !stop.is_cancelled() {
-        tour.invite();
-        stop.cancelled().await;
-        println!();
+        result = tour.invite();
+        if result.is_ok() {
+            stop.cancelled().await;
+            // After the terminal's ^C.
+            let _ = super::say("\n");
+        }
     }
     tour.end().await?;
     emulator.shutdown().await;

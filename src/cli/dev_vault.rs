@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 
+use crate::class::ObjectKind;
 use crate::emulator::{Config, Emulator, Names, Seed};
 use crate::error::{Code, Error, Result};
 use crate::process;
+
+use super::say;
 
 /// Largest seed that is read.
 const MAX_SEED: u64 = 8 * 1024 * 1024;
@@ -99,7 +102,7 @@ fn describe(emulator: &Emulator, out: Option<&Path>) -> String {
                  export SSL_CERT_FILE={d}/ca.pem\n\
                  {akvfs} check --cloud-env-dir {d} --secrets-file {d}/secrets {d}/class.yaml\n\
                  {akvfs} get --cloud-env-dir {d} --secrets-file {d}/secrets {d}/class.yaml {}\n",
-                EXAMPLE.first().map_or("", |(name, _)| name),
+                example(emulator).first().map_or("NAME", |(name, _)| name),
             ));
         }
         None => text.push_str("Add --out DIR for the files that other akvfs processes need.\n"),
@@ -112,7 +115,7 @@ fn describe(emulator: &Emulator, out: Option<&Path>) -> String {
     text
 }
 
-/// Objects of the written class, by name and type; those that the seed lacks are left out.
+/// Objects of the written class where the vault has them, by name and type.
 const EXAMPLE: [(&str, &str); 7] = [
     ("db-password", "secret"),
     ("json-config", "secret"),
@@ -122,6 +125,21 @@ const EXAMPLE: [(&str, &str); 7] = [
     ("pkcs12cert1", "secret"),
     ("ecccert1", "cert"),
 ];
+
+/// Most of a seed's own secrets in the written class.
+const MAX_OWN: usize = 50;
+
+/// Objects of the written class: of a seed that has none of the known ones, its secrets.
+fn example(emulator: &Emulator) -> Vec<(String, &'static str)> {
+    let (control, vault) = (emulator.control(), emulator.vault_name());
+    let known = EXAMPLE.iter().filter(|(name, _)| control.holds(vault, name));
+    let known: Vec<_> = known.map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
+    if !known.is_empty() {
+        return known;
+    }
+    let own = control.names(vault, ObjectKind::Secret).into_iter().take(MAX_OWN);
+    own.map(|name| (name, "secret")).collect()
+}
 
 /// Writes what other processes need, replacing what an earlier run wrote. Returns the real path.
 fn write_files(dir: &Path, emulator: &Emulator) -> Result<PathBuf> {
@@ -163,13 +181,10 @@ fn class(cloud_file: &Path, emulator: &Emulator) -> String {
         // A JSON string is a YAML string, whatever the path holds.
         serde_json::Value::from(cloud_file.to_string_lossy()),
     );
-    let control = emulator.control();
-    for (name, kind) in EXAMPLE {
-        if control.holds(emulator.vault_name(), name) {
-            text.push_str(&format!(
-                "        - |\n          objectName: {name}\n          objectType: {kind}\n"
-            ));
-        }
+    for (name, kind) in example(emulator) {
+        text.push_str(&format!(
+            "        - |\n          objectName: {name}\n          objectType: {kind}\n"
+        ));
     }
     text
 }
@@ -226,16 +241,17 @@ fn read(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-fn say(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| Error::new(Code::Local, format!("stdout: {}", error.kind())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_class_of_an_unknown_seed_names_its_own_secrets() {
+        let seed = Seed::default().secret("mine", &["canary"]);
+        let emulator = Emulator::start(Config { seed, ..Config::default() }).await.unwrap();
+        assert_eq!(example(&emulator), [("mine".to_owned(), "secret")]);
+        assert!(class(Path::new("/x"), &emulator).contains("objectName: mine\n"));
+    }
 
     #[tokio::test]
     async fn the_files_describe_the_running_emulator_and_are_private() {

@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(value_name = "NAME")]
     name: String,
     /// Longest wait, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u64).range(..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u64).range(1..=86_400))]
     timeout: u64,
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
 
 use crate::class::{
     self, Assertion, Claim, Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Parsed,
@@ -57,7 +57,7 @@ pub(crate) struct SourceArgs {
 }
 
 /// Identities that work without a class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Identity {
     /// clientid and clientsecret from --secrets-file, with --tenant-id
     ServicePrincipal,
@@ -89,6 +89,9 @@ impl SourceArgs {
         match self.source.as_str() {
             source if source.starts_with("dev:") => self.open_dev(&source["dev:".len()..]).await,
             source if source.starts_with("https://") => self.open_vault(source),
+            source if source.starts_with("http://") => {
+                Err(Error::class("a vault is only asked over https"))
+            }
             source => self.open_manifest(source),
         }
     }
@@ -160,13 +163,19 @@ impl SourceArgs {
                 Identity::Managed
             }
         });
-        let needs = |what: &str| Error::class(format!("--identity {identity:?} needs {what}"));
+        let mode = identity.to_possible_value();
+        let mode = mode.as_ref().map_or("", |mode| mode.get_name());
+        let needs = |what: &str| Error::class(format!("--identity {mode} needs {what}"));
         let tenant = || match &self.tenant_id {
             Some(tenant) => Tenant::parse(tenant),
             None => Err(needs("--tenant-id")),
         };
         match identity {
-            Identity::Managed => Ok(Claim::Managed { client_id: self.client_id.clone() }),
+            Identity::Managed => {
+                let client_id = self.client_id.as_deref().unwrap_or_default().trim();
+                class::parameters::managed_identity(client_id)
+                    .map_err(|error| error.context("--client-id"))
+            }
             Identity::Workload => Ok(Claim::Workload {
                 tenant: tenant()?,
                 client_id: self.client_id.clone().ok_or_else(|| needs("--client-id"))?,
@@ -298,6 +307,10 @@ fn vault_url(source: &str, endpoints: &Endpoints) -> Result<(VaultRef, Wanted)> 
                 .fix("custom clouds are named by a class with cloudName: AzureStackCloud")
         })?;
     let wanted = match path.trim_end_matches('/') {
+        path if path.contains('/') => {
+            return Err(Error::class("the vault URL names an object")
+                .fix("end the URL before the object's name; akvfs get takes it as NAME"));
+        }
         "" => KINDS.to_vec(),
         collection => vec![collection_kind(collection)?],
     };

@@ -32,7 +32,13 @@ impl Endpoint {
             return Err(invalid());
         }
         if scheme.eq_ignore_ascii_case("unix") {
-            Ok(Endpoint::Unix(PathBuf::from(rest)))
+            // Upstream's paths are absolute, however many slashes were written.
+            let absolute = cfg!(windows) || rest.starts_with('/');
+            Ok(Endpoint::Unix(PathBuf::from(if absolute {
+                rest.into()
+            } else {
+                format!("/{rest}")
+            })))
         } else if scheme.eq_ignore_ascii_case("tcp") {
             Ok(Endpoint::Tcp(rest.to_owned()))
         } else {
@@ -48,16 +54,26 @@ mod imp {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     use std::path::Path;
     use std::pin::Pin;
-    use std::task::{Context, Poll};
+    use std::task::{Context, Poll, ready};
+    use std::time::Duration;
 
     use tokio::net::{UnixListener, UnixStream};
+    use tokio::time::{Sleep, sleep};
     use tokio_stream::Stream;
 
     use super::{Code, Error, Result};
 
+    /// The socket's name until it is renamed to its place.
+    const INNER: &str = "s";
+    /// After an accept that failed: with no descriptor left the next one fails at once, too.
+    const PAUSE: Duration = Duration::from_millis(100);
+
     /// Accepted connections whose peer may talk to us.
     #[derive(Debug)]
-    pub struct Listener(UnixListener);
+    pub struct Listener {
+        socket: UnixListener,
+        pause: Option<Pin<Box<Sleep>>>,
+    }
 
     /// Binds the socket, mode 0700, in place of a stale one.
     ///
@@ -66,11 +82,11 @@ mod imp {
     pub fn bind(path: &Path) -> Result<Listener> {
         let failed = |what: &str, error: std::io::Error| {
             Error::new(Code::Local, format!("socket {}: {what}: {}", path.display(), error.kind()))
-                .fix("the directory must exist and be writable; socket paths are at most 107 bytes")
+                .fix("the directory must exist and be writable; socket paths are short, 90 bytes are safe")
         };
-        let name = path
-            .file_name()
-            .ok_or_else(|| failed("no file name", std::io::ErrorKind::InvalidInput.into()))?;
+        if path.file_name().is_none() {
+            return Err(failed("no file name", std::io::ErrorKind::InvalidInput.into()));
+        }
         match std::fs::symlink_metadata(path) {
             Ok(found) => {
                 use std::os::unix::fs::FileTypeExt;
@@ -87,13 +103,14 @@ mod imp {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let private = parent.join(format!(".akvfs-{}", std::process::id()));
         // Left behind by a killed process with our pid: it can only be an empty private directory.
-        let _ = std::fs::remove_file(private.join(name));
+        let _ = std::fs::remove_file(private.join(INNER));
         let _ = std::fs::remove_dir(&private);
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&private)
             .map_err(|error| failed("private directory", error))?;
-        let inner = private.join(name);
+        // A short name: the path of a socket is bounded, and this one has a directory more.
+        let inner = private.join(INNER);
         let bound = UnixListener::bind(&inner)
             .and_then(|listener| {
                 std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o700))?;
@@ -103,24 +120,26 @@ mod imp {
             .map_err(|error| failed("bind", error));
         let _ = std::fs::remove_file(&inner);
         let _ = std::fs::remove_dir(&private);
-        bound.map(Listener)
+        bound.map(|socket| Listener { socket, pause: None })
     }
 
     impl Stream for Listener {
         type Item = std::io::Result<UnixStream>;
 
-        fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
             loop {
-                return match self.0.poll_accept(cx) {
-                    Poll::Ready(Ok((stream, _))) => {
-                        if !welcome(&stream) {
-                            continue;
-                        }
-                        Poll::Ready(Some(Ok(stream)))
+                if let Some(pause) = &mut self.pause {
+                    ready!(pause.as_mut().poll(cx));
+                    self.pause = None;
+                }
+                match ready!(self.socket.poll_accept(cx)) {
+                    Ok((stream, _)) if welcome(&stream) => return Poll::Ready(Some(Ok(stream))),
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection cannot be accepted");
+                        self.pause = Some(Box::pin(sleep(PAUSE)));
                     }
-                    Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
-                    Poll::Pending => Poll::Pending,
-                };
+                }
             }
         }
     }
@@ -184,7 +203,11 @@ mod tests {
             assert!(Endpoint::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Endpoint::parse("tcp://:7777").unwrap(), Endpoint::Tcp(":7777".to_owned()));
-        for good in ["unix:///provider/azure.sock", "UNIX:///provider/azure.sock"] {
+        for good in [
+            "unix:///provider/azure.sock",
+            "UNIX:///provider/azure.sock",
+            "unix://provider/azure.sock",
+        ] {
             assert_eq!(
                 Endpoint::parse(good).unwrap(),
                 Endpoint::Unix(PathBuf::from("/provider/azure.sock"))

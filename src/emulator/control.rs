@@ -77,6 +77,15 @@ impl Control {
             .unwrap_or_default()
     }
 
+    /// The names of a vault's objects of one type, in order; empty when there is no such vault.
+    pub fn names(&self, vault: &str, kind: ObjectKind) -> Vec<String> {
+        let vaults = lock(&self.0.vaults);
+        vaults
+            .get(&vault.to_ascii_lowercase())
+            .map(|store| store.objects(kind).keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
     /// Whether a vault has an object of this name, of any type.
     pub fn holds(&self, vault: &str, name: &str) -> bool {
         let vaults = lock(&self.0.vaults);

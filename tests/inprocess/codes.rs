@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use akvfs::class::ObjectKind;
+use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use akvfs::emulator::{Seed, Service, Trouble, Verb, Where};
 use akvfs::error::Result;
 use akvfs::fetch::{ObjectRef, Source};
@@ -196,4 +197,27 @@ async fn a_stop_lets_running_mounts_finish_and_health_says_so() {
     });
     assert_eq!(outcome.unwrap().files.len(), 1);
     tokio::time::timeout(Duration::from_secs(10), world.server.ended()).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_cancelled_calls_does_not_take_the_others_with_it() {
+    let world = World::start(seeds::one()).await;
+    let delay = Trouble::Delay(Duration::from_millis(500));
+    world.control.always(Where::service(Service::Vault), delay);
+    let others: Vec<_> = (0..2000)
+        .map(|number| {
+            let mut call = world.call(&[&secret(ONE)]);
+            call.target = format!("/others/{}", number % 200);
+            let mut driver = CsiDriverProviderClient::new(world.channel.clone());
+            tokio::spawn(async move {
+                let limit = Duration::from_millis(number % 50);
+                let _ = tokio::time::timeout(limit, driver.mount(call.request())).await;
+            })
+        })
+        .collect();
+    // On the same connection, as all calls of the driver are.
+    assert_eq!(world.mount(&world.call(&[&secret(ONE)])).await.unwrap().files.len(), 1);
+    for other in others {
+        other.await.unwrap();
+    }
 }

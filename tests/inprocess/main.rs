@@ -1,5 +1,7 @@
 //! Tests in one process: the real gRPC server on a real socket, the emulator over real TLS.
 
+#[cfg(target_os = "linux")]
+mod binary;
 #[path = "../support/canary.rs"]
 mod canary;
 mod codes;

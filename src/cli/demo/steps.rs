@@ -39,17 +39,19 @@ impl<'a> Tour<'a> {
     }
 
     pub(super) async fn walk(&mut self) -> Result<()> {
-        println!(
+        tell!(
             "akvfs demo: Azure Key Vault as files, on an embedded vault. Nothing leaves this machine."
         );
         let (class, manifest) = load(self.emulator)?;
-        heading("1. Entra, IMDS and Key Vault run in this process, over TLS with an own CA");
-        println!("   vault     {}", self.emulator.vault_url());
-        println!("   identity  service principal {}", self.emulator.service_principal().0);
-        heading("2. The class: a SecretProviderClass, as in a cluster");
-        class.lines().for_each(|line| println!("   {line}"));
+        heading("1. Entra, IMDS and Key Vault run in this process, over TLS with an own CA")?;
+        tell!("   vault     {}", self.emulator.vault_url());
+        tell!("   identity  service principal {}", self.emulator.service_principal().0);
+        heading("2. The class: a SecretProviderClass, as in a cluster")?;
+        for line in class.lines() {
+            tell!("   {line}");
+        }
 
-        heading("3. The class as a FUSE tree: names at once, values when they are opened");
+        heading("3. The class as a FUSE tree: names at once, values when they are opened")?;
         let parameters = manifest.parameters().clone();
         match Tree::mount(self.emulator, &self.dir, manifest).await {
             Ok(tree) => {
@@ -57,29 +59,30 @@ impl<'a> Tour<'a> {
                 self.show_tree().await?;
             }
             Err(error) if error.code() == Code::FuseUnavailable => {
-                println!("   FUSE is not possible here: {error}");
-                println!("   The rest works without it.");
+                tell!("   FUSE is not possible here: {error}");
+                tell!("   The rest works without it.");
             }
             Err(error) => return Err(error),
         }
 
-        heading("4. The same class, asked for by the CSI driver: Mount over a Unix socket");
+        heading("4. The same class, asked for by the CSI driver: Mount over a Unix socket")?;
         self.call_mount(&parameters).await?;
 
-        heading(&format!("5. {ROTATED} gets a new version in the vault"));
+        heading(&format!("5. {ROTATED} gets a new version in the vault"))?;
         self.rotate(&parameters).await
     }
 
     /// Invites to look around while everything still runs.
-    pub(super) fn invite(&self) {
-        heading("6. Look around");
+    pub(super) fn invite(&self) -> Result<()> {
+        heading("6. Look around")?;
         if let Some(tree) = &self.tree {
-            println!(
+            tell!(
                 "   The tree is at {}: try ls -l, cat, tail -c 20, openssl x509.",
                 tree.dir().display()
             );
         }
-        println!("   Ctrl-C ends the demo and removes everything.");
+        tell!("   Ctrl-C ends the demo and removes everything.");
+        Ok(())
     }
 
     /// Unmounts, stops the provider.
@@ -96,19 +99,19 @@ impl<'a> Tour<'a> {
 
     async fn show_tree(&mut self) -> Result<()> {
         let Some(tree) = &self.tree else { return Ok(()) };
-        println!("   $ ls -lRL {}", tree.dir().display());
+        tell!("   $ ls -lRL {}", tree.dir().display());
         tree.run("ls", &["-lRL", "."]).await?;
-        self.requests("requested so far");
+        self.requests("requested so far")?;
         for attempt in ["requested for it", "requested for the second cat"] {
             self.cat(ROTATED).await?;
-            self.requests(attempt);
+            self.requests(attempt)?;
         }
         Ok(())
     }
 
     async fn cat(&self, name: &str) -> Result<()> {
         let Some(tree) = &self.tree else { return Ok(()) };
-        println!("   $ cat {}", tree.dir().join(name).display());
+        tell!("   $ cat {}", tree.dir().join(name).display());
         tree.run("cat", &[name]).await
     }
 
@@ -145,15 +148,15 @@ impl<'a> Tour<'a> {
             current_object_version: Vec::new(),
         };
         let mut driver = CsiDriverProviderClient::new(client::connect(socket.clone()).await?);
-        println!("   calling v1alpha1.CSIDriverProvider/Mount on {}", socket.display());
+        tell!("   calling v1alpha1.CSIDriverProvider/Mount on {}", socket.display());
         let begin = Instant::now();
         let response = driver.mount(request).await.map_err(|status| {
             Error::new(Code::Internal, format!("Mount failed: {}", status.message()))
         })?;
         let (taken, response) = (begin.elapsed(), response.into_inner());
-        println!("   answered in {} ms with {} files:", taken.as_millis(), response.files.len());
+        tell!("   answered in {} ms with {} files:", taken.as_millis(), response.files.len());
         for (file, version) in response.files.iter().zip(&response.object_version) {
-            println!(
+            tell!(
                 "     {:04o} {:>6} bytes  {:<18} {} version {}",
                 file.mode,
                 file.contents.len(),
@@ -162,7 +165,7 @@ impl<'a> Tour<'a> {
                 version.version
             );
         }
-        self.requests("requested for it");
+        self.requests("requested for it")?;
         Ok(())
     }
 
@@ -175,16 +178,16 @@ impl<'a> Tour<'a> {
             ROTATED,
             "dev-only-this-is-the-new-password",
         )?;
-        println!("   new version {version}");
+        tell!("   new version {version}");
         match &self.tree {
             Some(tree) => {
-                println!(
+                tell!(
                     "   the tree looks for new versions of what was opened (every 60 s; now, for you)"
                 );
                 tree.refresh().await?;
-                self.requests("requested for it");
+                self.requests("requested for it")?;
                 self.cat(ROTATED).await?;
-                self.requests("requested for this cat");
+                self.requests("requested for this cat")?;
             }
             None => self.call_mount(parameters).await?,
         }
@@ -192,19 +195,19 @@ impl<'a> Tour<'a> {
     }
 
     /// What the emulator was asked since the last time.
-    fn requests(&mut self, title: &str) {
+    fn requests(&mut self, title: &str) -> Result<()> {
         let records = self.emulator.control().requests();
         let new = records.get(self.shown..).unwrap_or_default();
         self.shown = records.len();
         let Some(first) = new.first() else {
-            println!("   {title}: nothing");
-            return;
+            tell!("   {title}: nothing");
+            return Ok(());
         };
-        println!("   {title}:");
+        tell!("   {title}:");
         let begin: SystemTime = first.at;
         for record in new {
             let after = record.at.duration_since(begin).unwrap_or_default();
-            println!(
+            tell!(
                 "     +{:<4} {:5} {} {} -> {}",
                 format!("{} ms", after.as_millis()),
                 record.service.as_str(),
@@ -213,9 +216,11 @@ impl<'a> Tour<'a> {
                 record.status
             );
         }
+        Ok(())
     }
 }
 
-fn heading(text: &str) {
-    println!("\n{text}");
+fn heading(text: &str) -> Result<()> {
+    tell!("\n{text}");
+    Ok(())
 }

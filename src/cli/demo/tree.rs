@@ -72,7 +72,7 @@ mod imp {
                 .map_err(|_| failed("it was not run".to_owned()))?
                 .map_err(|error| failed(error.kind().to_string()))?;
             for line in String::from_utf8_lossy(&output.stdout).lines() {
-                println!("   {line}");
+                tell!("   {line}");
             }
             if output.status.success() {
                 return Ok(());

@@ -1,0 +1,247 @@
+//! The real binary, as the driver and an operator meet it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use akvfs::csi::client;
+use akvfs::csi::proto::VersionRequest;
+use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
+use tonic::transport::Channel;
+
+use crate::{canary, malformed, seeds, world::World};
+
+const AKVFS: &str = env!("CARGO_BIN_EXE_akvfs");
+/// For what takes milliseconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn akvfs(name: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(AKVFS);
+    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("AKVFS_")) {
+        command.env_remove(key);
+    }
+    command.args(args).stdin(Stdio::null());
+    command.stdout(canary::emitted(name)).stderr(canary::emitted(name));
+    command
+}
+
+/// A child that does not outlive its test.
+struct Process(Child);
+
+impl Process {
+    fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "the process does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Bytes that are in memory.
+    fn resident(&self) -> usize {
+        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.0.id())).unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a command says on stderr until it ends, and how it ends.
+fn refusal(args: &[&str]) -> (Option<i32>, String) {
+    let mut command = akvfs("refused", args);
+    let mut child = Process(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut said = String::new();
+    let mut stderr = child.0.stderr.take().unwrap();
+    let status = child.end();
+    stderr.read_to_string(&mut said).unwrap();
+    canary::record("refused", &said);
+    (status.code(), said)
+}
+
+/// A provider with the argument list of the Go provider's DaemonSet.
+struct Provider {
+    process: Process,
+    socket: PathBuf,
+    healthz: u16,
+    _dir: tempfile::TempDir,
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Provider {
+    async fn start(name: &str, extra: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("azure.sock");
+        // Somebody else may take the port in between: then with another one.
+        for _ in 0..5 {
+            let healthz = free_port();
+            let endpoint = format!("--endpoint=unix://{}", socket.display());
+            let port = format!("--healthz-port={healthz}");
+            let mut args = vec![endpoint.as_str(), "-construct-pem-chain=true", &port];
+            args.extend(["--healthz-path=/healthz", "--healthz-timeout", "5s"]);
+            args.extend(extra);
+            let mut process = Process(akvfs(name, &args).spawn().unwrap());
+            let end = Instant::now() + PATIENCE;
+            while process.0.try_wait().unwrap().is_none() {
+                if socket.exists() {
+                    return Self { process, socket, healthz, _dir: dir };
+                }
+                assert!(Instant::now() < end, "the socket does not appear");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        panic!("the provider ends at once");
+    }
+
+    async fn channel(&self) -> Channel {
+        client::connect(self.socket.clone()).await.unwrap()
+    }
+}
+
+fn http_status(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_go_argument_list_serves_and_stops_on_a_signal() {
+    for (signal, level) in [("TERM", "-v=5"), ("INT", "-log-format-json=1")] {
+        let mut provider = Provider::start("provider", &[level]).await;
+        let mut driver = CsiDriverProviderClient::new(provider.channel().await);
+        let version = driver.version(VersionRequest::default()).await.unwrap().into_inner();
+        assert_eq!(version.runtime_name, "secrets-store-csi-driver-provider-azure");
+        for (path, status) in [("/healthz", "200"), ("/healthz/", "404"), ("/", "404")] {
+            assert_eq!(http_status(provider.healthz, path), status, "{path}");
+        }
+        // The driver keeps its connection; that must not hold up the end.
+        provider.process.signal(signal);
+        assert!(provider.process.end().success(), "{signal}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_takes_the_socket_and_a_failed_start_does_not() {
+    let provider = Provider::start("provider", &[]).await;
+    let endpoint = format!("--endpoint=unix://{}", provider.socket.display());
+    let port = format!("--healthz-port={}", provider.healthz);
+    let (code, said) = refusal(&[&endpoint, &port]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("healthz cannot listen on port"), "{said}");
+    let mut driver = CsiDriverProviderClient::new(provider.channel().await);
+    driver.version(VersionRequest::default()).await.unwrap();
+    let before = inode(&provider.socket);
+    let _successor = Process(akvfs("provider", &[&endpoint, "--healthz-port=0"]).spawn().unwrap());
+    let end = Instant::now() + PATIENCE;
+    while inode(&provider.socket) == before {
+        assert!(Instant::now() < end, "the successor does not take the socket");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut driver = CsiDriverProviderClient::new(provider.channel().await);
+    driver.version(VersionRequest::default()).await.unwrap();
+}
+
+fn inode(path: &Path) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap())
+}
+
+#[test]
+fn wrong_flags_exit_64_before_anything_is_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = format!("--endpoint=unix://{}/azure.sock", dir.path().display());
+    for (flag, reason) in [
+        ("--nonsense", "--nonsense"),
+        ("-v=x", "invalid value"),
+        ("--construct-pem-chain=maybe", "expected true or false"),
+        ("--healthz-timeout=5", "expected a duration"),
+        ("--healthz-path=healthz", "not a plain path"),
+        ("--cloud-name=Nowhere", "no cloud environment"),
+        ("--endpoint=tcp://0.0.0.0:1", "tcp endpoints are not served"),
+    ] {
+        let (code, said) = refusal(&[&endpoint, "--healthz-port=0", flag]);
+        assert_eq!(code, Some(64), "{flag}: {said}");
+        assert!(said.contains(reason) && !said.contains("panicked"), "{flag}: {said}");
+        assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "{flag}");
+    }
+}
+
+#[test]
+fn a_closed_stdout_or_stderr_is_no_crash() {
+    for args in [&["--version"][..], &["-v=3", "--version"], &["check", "dev:"], &["get", "x", "y"]]
+    {
+        let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = akvfs("closed", args);
+        let status = Process(command.stdout(full()).stderr(full()).spawn().unwrap()).end();
+        assert_ne!(status.code(), Some(101), "{args:?} panics");
+        assert_ne!(status.code(), Some(0), "{args:?} hides that nothing was written");
+    }
+}
+
+#[test]
+fn the_printed_commands_of_the_development_vault_work_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("it's out");
+    let mut command = akvfs("dev-vault", &["dev-vault", "--out", out.to_str().unwrap()]);
+    let mut vault = Process(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut commands = String::new();
+    let mut stdout = BufReader::new(vault.0.stdout.take().unwrap());
+    for line in stdout.by_ref().lines() {
+        let line = line.unwrap();
+        canary::record("dev-vault", &line);
+        if line.starts_with("Ctrl-C") {
+            break;
+        }
+        if line.starts_with("export ") || line.starts_with(AKVFS) {
+            commands.push_str(&format!("{line}\n"));
+        }
+    }
+    assert_eq!(commands.lines().count(), 3, "{commands}");
+    let output = Command::new("sh").args(["-ec", &commands]).current_dir("/").output().unwrap();
+    assert!(output.status.success(), "{commands}{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (report, value) = said.rsplit_once('\n').unwrap();
+    assert!(report.contains("RESULT") && value.starts_with("dev-only-db-password-"), "{said}");
+    vault.signal("INT");
+    assert!(vault.end().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_mounts_leave_no_memory_behind() {
+    let world = World::start(seeds::one()).await;
+    let requests = malformed::requests(&world);
+    let provider = Provider::start("refused", &["-v=5"]).await;
+    let channel = provider.channel().await;
+    let mut resident = Vec::new();
+    for _ in 0..4 {
+        for (request, expected) in &requests {
+            let mut driver = CsiDriverProviderClient::new(channel.clone());
+            let status = driver.mount(request.clone()).await.unwrap_err();
+            malformed::check(request, &status, expected);
+        }
+        resident.push(provider.process.resident());
+    }
+    // The first round fills the allocator's pools; from then on it is the same work again.
+    let growth = resident[3].saturating_sub(resident[0]);
+    assert!(growth < 4 << 20, "{resident:?}");
+}
