@@ -39,6 +39,8 @@ const PROTOCOL: &str = "v1alpha1";
 pub const RUNTIME_NAME: &str = "secrets-store-csi-driver-provider-azure";
 /// Longest status message: it travels in an HTTP/2 header.
 const MAX_STATUS: usize = 4096;
+/// Most of a target path that is logged.
+const MAX_TARGET: usize = 512;
 
 /// The provider service.
 pub struct Provider {
@@ -102,8 +104,16 @@ impl CsiDriverProvider for Provider {
                 Ok(Response::new(MountResponse::clone(&response)))
             }
             Err(error) => {
-                tracing::error!(code = %error.code(), seconds, %error, "failed to process mount request");
-                Err(status(&error))
+                let status = status(&error);
+                // The target names the pod's uid and the volume.
+                tracing::error!(
+                    code = %error.code(),
+                    seconds,
+                    target_path = printable(&request.target_path, MAX_TARGET),
+                    error = status.message(),
+                    "failed to process mount request"
+                );
+                Err(status)
             }
         }
     }

@@ -11,7 +11,11 @@ use akvfs::csi::proto::VersionRequest;
 use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use tonic::transport::Channel;
 
-use crate::{canary, malformed, seeds, world::World};
+use akvfs::emulator::{Config, Emulator, Names, Service, Trouble, Where};
+use serde_json::json;
+
+use crate::world::{World, call_of, eventually, secret};
+use crate::{canary, malformed, seeds};
 
 const AKVFS: &str = env!("CARGO_BIN_EXE_akvfs");
 /// For what takes milliseconds on an idle machine.
@@ -88,6 +92,10 @@ fn free_port() -> u16 {
 
 impl Provider {
     async fn start(name: &str, extra: &[&str]) -> Self {
+        Self::start_with(name, extra, &[]).await
+    }
+
+    async fn start_with(name: &str, extra: &[&str], env: &[(&str, &Path)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("azure.sock");
         // Somebody else may take the port in between: then with another one.
@@ -98,7 +106,7 @@ impl Provider {
             let mut args = vec![endpoint.as_str(), "-construct-pem-chain=true", &port];
             args.extend(["--healthz-path=/healthz", "--healthz-timeout", "5s"]);
             args.extend(extra);
-            let mut process = Process(akvfs(name, &args).spawn().unwrap());
+            let mut process = Process(akvfs(name, &args).envs(env.to_vec()).spawn().unwrap());
             let end = Instant::now() + PATIENCE;
             while process.0.try_wait().unwrap().is_none() {
                 if socket.exists() {
@@ -139,6 +147,48 @@ async fn the_go_argument_list_serves_and_stops_on_a_signal() {
         provider.process.signal(signal);
         assert!(provider.process.end().success(), "{signal}");
     }
+}
+
+/// The emulator as a custom cloud of another process: with the files that it needs.
+async fn custom_cloud(dir: &Path) -> Emulator {
+    let config = Config { seed: seeds::one(), names: Names::Localhost, ..Config::default() };
+    let emulator = Emulator::start(config).await.unwrap();
+    let (_, secret) = emulator.service_principal();
+    canary::note("client secret", secret.expose());
+    let cloud = emulator.cloud();
+    let file = json!({
+        "name": "AzureStackCloud",
+        "activeDirectoryEndpoint": format!("{}/", cloud.authority),
+        "keyVaultEndpoint": format!("{}/", cloud.resource),
+        "keyVaultDNSSuffix": cloud.vault_suffix,
+    });
+    std::fs::write(dir.join("cloud.json"), file.to_string()).unwrap();
+    std::fs::write(dir.join("ca.pem"), emulator.ca_pem()).unwrap();
+    emulator
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_mount_is_finished_after_the_stop_and_logs_no_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let emulator = custom_cloud(dir.path()).await;
+    let control = emulator.control();
+    let flags = ["-v=5", "--cloud-env-dir", dir.path().to_str().unwrap()];
+    let ca = dir.path().join("ca.pem");
+    let mut provider = Provider::start_with("mounts", &flags, &[("SSL_CERT_FILE", &ca)]).await;
+    let mut driver = CsiDriverProviderClient::new(provider.channel().await);
+    let mut call = call_of(&emulator, &[&secret(seeds::ONE)]);
+    let file = dir.path().join("cloud.json");
+    call.set("cloudName", "AzureStackCloud").set("cloudEnvFileName", file.to_str().unwrap());
+    assert_eq!(driver.mount(call.request()).await.unwrap().into_inner().files.len(), 1);
+    let delay = Trouble::Delay(Duration::from_millis(500));
+    control.always(Where::service(Service::Vault), delay);
+    let before = control.counters().vault_requests;
+    let (outcome, ()) = tokio::join!(driver.mount(call.request()), async {
+        eventually("the vault is asked", || control.counters().vault_requests > before).await;
+        provider.process.signal("TERM");
+    });
+    assert_eq!(outcome.unwrap().into_inner().files.len(), 1);
+    assert!(provider.process.end().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,20 +71,7 @@ impl World {
 
     /// A call with the service principal, for these entries of `objects`.
     pub fn call(&self, objects: &[&str]) -> Call {
-        let (client_id, secret) = self.emulator.service_principal();
-        let mut call = Call {
-            attributes: BTreeMap::new(),
-            secrets: json!({"clientid": client_id, "clientsecret": secret.expose_str().unwrap()}),
-            target: "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/v/mount".to_owned(),
-        };
-        call.set("csi.storage.k8s.io/pod.name", "app-0");
-        call.set("csi.storage.k8s.io/pod.namespace", "default");
-        call.set("csi.storage.k8s.io/pod.uid", "7d3f");
-        call.set("csi.storage.k8s.io/serviceAccount.name", "app");
-        call.set("keyvaultName", self.emulator.vault_name());
-        call.set("tenantID", self.emulator.tenant());
-        call.set("objects", &array(objects));
-        call
+        call_of(&self.emulator, objects)
     }
 
     /// The same with a service account token.
@@ -131,6 +118,24 @@ impl World {
         }
         outcome.map(tonic::Response::into_inner)
     }
+}
+
+/// A call with the emulator's service principal, for these entries of `objects`.
+pub fn call_of(emulator: &Emulator, objects: &[&str]) -> Call {
+    let (client_id, secret) = emulator.service_principal();
+    let mut call = Call {
+        attributes: BTreeMap::new(),
+        secrets: json!({"clientid": client_id, "clientsecret": secret.expose_str().unwrap()}),
+        target: "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/v/mount".to_owned(),
+    };
+    call.set("csi.storage.k8s.io/pod.name", "app-0");
+    call.set("csi.storage.k8s.io/pod.namespace", "default");
+    call.set("csi.storage.k8s.io/pod.uid", "7d3f");
+    call.set("csi.storage.k8s.io/serviceAccount.name", "app");
+    call.set("keyvaultName", emulator.vault_name());
+    call.set("tenantID", emulator.tenant());
+    call.set("objects", &array(objects));
+    call
 }
 
 impl Call {
