@@ -12,6 +12,7 @@ use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use tonic::transport::Channel;
 
 use akvfs::emulator::{Config, Emulator, Names, Service, Trouble, Where};
+use prost::Message;
 use serde_json::json;
 
 use crate::world::{World, call_of, eventually, secret};
@@ -189,6 +190,38 @@ async fn a_running_mount_is_finished_after_the_stop_and_logs_no_value() {
     });
     assert_eq!(outcome.unwrap().into_inner().files.len(), 1);
     assert!(provider.process.end().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_a_response_counts_what_travels() {
+    let dir = tempfile::tempdir().unwrap();
+    let emulator = custom_cloud(dir.path()).await;
+    let ca = dir.path().join("ca.pem");
+    let file = dir.path().join("cloud.json");
+    let mut call = call_of(&emulator, &[&secret(seeds::ONE)]);
+    call.set("cloudName", "AzureStackCloud").set("cloudEnvFileName", file.to_str().unwrap());
+    // First without a limit that counts, then one byte below what was sent, then just that.
+    let (mut limit, mut size) = (4 << 20, 0);
+    for (change, fits) in [(0, true), (-1, false), (0, true)] {
+        if size > 0 {
+            limit = size + change;
+        }
+        let limit = format!("--max-response-bytes={limit}");
+        let flags = [limit.as_str(), "--cloud-env-dir", dir.path().to_str().unwrap()];
+        let provider = Provider::start_with("limits", &flags, &[("SSL_CERT_FILE", &ca)]).await;
+        let mut driver = CsiDriverProviderClient::new(provider.channel().await);
+        match driver.mount(call.request()).await {
+            Ok(response) => {
+                assert!(fits, "{limit}");
+                size = i64::try_from(response.into_inner().encoded_len()).unwrap();
+            }
+            Err(status) => {
+                assert!(!fits, "{limit}: {status}");
+                assert_eq!(status.code(), tonic::Code::Internal, "{status}");
+                assert!(status.message().contains("larger than"), "{status}");
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
