@@ -6,7 +6,7 @@
 //! a VM or laptop. Everything in it is written by the pod's author and treated as hostile: each
 //! value is bounded and parsed once, here, into types that cannot be wrong any more.
 
-mod claim;
+pub(crate) mod claim;
 mod loose;
 pub mod manifest;
 mod names;

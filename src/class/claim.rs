@@ -176,7 +176,7 @@ fn needs_a_pod(mode: &str) -> Error {
 }
 
 /// `8-4-4-4-12` hexadecimal digits, any case.
-fn is_guid(text: &str) -> bool {
+pub(crate) fn is_guid(text: &str) -> bool {
     let mut groups = text.split('-');
     [8, 4, 4, 4, 12].into_iter().all(|length| {
         groups.next().is_some_and(|group| {

@@ -99,9 +99,10 @@ fn describe(emulator: &Emulator, out: Option<&Path>) -> String {
             let akvfs = quoted(Path::new(&akvfs));
             text.push_str(&format!(
                 "From another terminal:\n\n\
-                 export SSL_CERT_FILE={d}/ca.pem\n\
+                 export SSL_CERT_FILE={d}/ca.pem NO_PROXY=localhost,.localhost\n\
                  {akvfs} check --cloud-env-dir {d} --secrets-file {d}/secrets {d}/class.yaml\n\
-                 {akvfs} get --cloud-env-dir {d} --secrets-file {d}/secrets {d}/class.yaml {}\n",
+                 {akvfs} get --cloud-env-dir {d} --secrets-file {d}/secrets {d}/class.yaml {}\n\
+                 mkdir -p {d}/mnt && {akvfs} mount --cloud-env-dir {d} --secrets-file {d}/secrets {d}/class.yaml {d}/mnt\n",
                 example(emulator).first().map_or("NAME", |(name, _)| name),
             ));
         }

@@ -124,6 +124,13 @@ impl SourceArgs {
             }
         };
         let vault = VaultRef { cloud: spec.cloud, name: spec.vault };
+        let mut notices = spec.notices;
+        if self.identity.is_some() || self.tenant_id.is_some() || self.client_id.is_some() {
+            notices.push(
+                "--identity, --tenant-id and --client-id are for vault URLs; the class says who asks"
+                    .to_owned(),
+            );
+        }
         let description =
             format!("class {title}, vault {}, {}", vault.url(), describe(&spec.identity));
         Ok(Opened {
@@ -131,7 +138,7 @@ impl SourceArgs {
             wanted: spec.wanted,
             render: render::Options::default(),
             description,
-            notices: spec.notices,
+            notices,
             #[cfg(feature = "emulator")]
             _emulator: None,
         })
@@ -334,7 +341,11 @@ fn read_manifest(path: &Path) -> Result<String> {
 /// The claim in a line for people; ids are no secrets, secrets are not in it.
 fn describe(claim: &Claim) -> String {
     match claim {
-        Claim::ServicePrincipal { client_id, .. } => format!("service principal {client_id}"),
+        Claim::ServicePrincipal { client_id, .. } if class::claim::is_guid(client_id) => {
+            format!("service principal {client_id}")
+        }
+        // Whoever mixed the two keys up must not find the secret on the screen.
+        Claim::ServicePrincipal { .. } => "service principal (clientid is no GUID)".to_owned(),
         Claim::Workload { client_id, .. } => format!("workload identity {client_id}"),
         Claim::Managed { client_id: Some(id) } => format!("user-assigned identity {id}"),
         Claim::Managed { client_id: None } => "system-assigned identity".to_owned(),
