@@ -29,7 +29,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 
-pub use nodes::{Attr, Kind, NodeId, NotServed};
+pub use nodes::{Attr, Kind, NodeId, NotServed, PLACEHOLDER};
 pub use object::{Obtained, obtain};
 pub use plan::{Layout, Plan};
 pub use refresh::{Announcement, Refreshed};

@@ -11,7 +11,7 @@ use crate::secret::Secret;
 
 /// Size of a file whose content nobody asked for yet: not zero, or tar, find and `test -s` would take
 /// it for empty.
-const PLACEHOLDER: u64 = 4096;
+pub const PLACEHOLDER: u64 = 4096;
 /// Directories are open to all: names are no secrets to those who may reach the mount.
 const DIRECTORY_MODE: u32 = 0o755;
 

@@ -8,7 +8,7 @@ use super::support::{Fake, Tree, run};
 
 /// Shell lines over `$F`, the cold file, `$D` its directory and `$N` its name; each must print
 /// exactly the value.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 16] = [
     "cat \"$F\"",
     "cp \"$F\" copy && cat copy",
     "cp --preserve=timestamps -L \"$F\" copy && cat copy",
@@ -23,6 +23,9 @@ const PROGRAMS: [&str; 14] = [
     "python3 -c 'import os, sys; os.stat(sys.argv[1]); sys.stdout.buffer.write(open(sys.argv[1], \"rb\", 0).readall())' \"$F\"",
     "python3 -c 'import mmap, sys; f = open(sys.argv[1], \"rb\"); sys.stdout.buffer.write(mmap.mmap(f.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ))' \"$F\"",
     "python3 -c 'import mmap, sys; f = open(sys.argv[1], \"rb\"); sys.stdout.buffer.write(mmap.mmap(f.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ))' \"$F\"",
+    // These never ask how large the file is.
+    "python3 -c 'import os, sys\nf = os.open(sys.argv[1], os.O_RDONLY)\nwhile os.sendfile(1, f, None, 100000): pass' \"$F\" | cat",
+    "python3 -c 'import os, sys\nf = os.open(sys.argv[1], os.O_RDONLY)\nwhile os.splice(f, 1, 100000): pass' \"$F\" | cat",
 ];
 
 fn value(size: usize) -> Vec<u8> {

@@ -22,7 +22,7 @@ use super::Options;
 use super::notifier::Notices;
 use super::translate::{BLOCK, NEGATIVE_TTL, TTL, attributes, errno, file_type, inode, node};
 use crate::error::Result;
-use crate::view::{Attr, Kind, NodeId, NotServed, Slot, View};
+use crate::view::{Attr, Kind, NodeId, NotServed, PLACEHOLDER, Slot, View};
 
 /// Content never changes under an inode, and nothing is ever written back.
 const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
@@ -93,11 +93,20 @@ async fn fill(
         // Every file of the object showed the placeholder; each open tells about its own, and the
         // slot is settled when its whole object was told.
         for file in view.siblings(id) {
-            notices.drop_attributes(inode(file)).await?;
+            notices.drop_attributes(inode(file), beyond_placeholder(view, file)).await?;
         }
         slot.settle();
     }
     Ok(())
+}
+
+/// The last byte of a file that is larger than it was shown, and where it stands.
+fn beyond_placeholder(view: &View, file: NodeId) -> Option<(u64, u8)> {
+    let last = view.read(file, |bytes| {
+        let bytes = bytes.expose();
+        bytes.last().map(|byte| (bytes.len() as u64 - 1, *byte))
+    });
+    last.ok().flatten().filter(|(at, _)| *at >= PLACEHOLDER)
 }
 
 /// Handles carry no state.

@@ -20,8 +20,8 @@ const QUEUE: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 enum Job {
-    /// Drop the attributes of this inode.
-    Attributes(INodeNo, oneshot::Sender<()>),
+    /// Drop the attributes of this inode; make it as large as its last byte says.
+    Attributes(INodeNo, Option<(u64, u8)>, oneshot::Sender<()>),
     /// Look up these names again.
     Names(Announcement),
 }
@@ -38,10 +38,17 @@ impl Notices {
     }
 
     /// Makes the kernel ask for the inode's attributes again; done when this returns.
-    pub(super) async fn drop_attributes(&self, inode: INodeNo) -> Result<()> {
+    ///
+    /// `last` is the last byte of a file that is larger than the placeholder, and its position: who
+    /// never asks for attributes (sendfile, mmap) would find the file's end at the placeholder.
+    pub(super) async fn drop_attributes(
+        &self,
+        inode: INodeNo,
+        last: Option<(u64, u8)>,
+    ) -> Result<()> {
         let (done, told) = oneshot::channel();
         let drop = async {
-            self.0.send(Job::Attributes(inode, done)).await.ok()?;
+            self.0.send(Job::Attributes(inode, last, done)).await.ok()?;
             told.await.ok()
         };
         match tokio::time::timeout(PATIENCE, drop).await {
@@ -78,7 +85,11 @@ impl Queue {
 
 fn notify(notifier: &Notifier, job: Job) {
     match job {
-        Job::Attributes(inode, done) => {
+        Job::Attributes(inode, last, done) => {
+            if let Some((at, byte)) = last {
+                // Bytes that are stored move the end of the file; the rest of the page is read still.
+                logged(notifier.store(inode, at, &[byte]));
+            }
             // A negative offset drops the attributes and leaves the pages.
             logged(notifier.inval_inode(inode, -1, 0));
             let _ = done.send(());
