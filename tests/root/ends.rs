@@ -84,6 +84,30 @@ root_test! {
 }
 
 root_test! {
+    fn the_mount_that_the_path_leads_to_counts() {
+        let vault = Fake::new(&[("one", b"first")]);
+        let tree = Tree::new(&vault, Layout::Atomic, &["one"]);
+        // An older mount that was moved over a younger one: the table lists it first.
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().to_str().unwrap();
+        run("mount", &["-t", "tmpfs", "tmpfs", path]);
+        run("mount", &["--move", tree.dir().to_str().unwrap(), path]);
+        fuse::unmount(place.path()).unwrap();
+        let error = fuse::unmount(place.path()).unwrap_err();
+        assert!(error.message().contains("is not akvfs's"), "{error}");
+        run("umount", &[path]);
+        // A mount that another one hides: nothing is mounted at the path that can be reached.
+        let tree = Tree::new(&vault, Layout::Atomic, &["one"]);
+        let parent = tree.dir().parent().unwrap();
+        run("mount", &["-t", "tmpfs", "tmpfs", parent.to_str().unwrap()]);
+        std::fs::create_dir(tree.dir()).unwrap();
+        let error = fuse::unmount(tree.dir()).unwrap_err();
+        assert!(error.message().contains("nothing is mounted"), "{error}");
+        run("umount", &[parent.to_str().unwrap()]);
+    }
+}
+
+root_test! {
     fn a_live_mount_is_not_mounted_over_and_a_dead_one_is_replaced() {
         let vault = Fake::new(&[("one", b"first")]);
         let tree = Tree::new(&vault, Layout::Atomic, &["one"]);

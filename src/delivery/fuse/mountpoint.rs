@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
@@ -74,7 +75,7 @@ impl Detached {
     /// Puts the mount at its place.
     pub(super) fn attach(self, dir: &Path) -> Result<()> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(&self.0, "", rustix::fs::CWD, dir, flags).map_err(|error| {
+        move_mount(&self.0, "", CWD, dir, flags).map_err(|error| {
             Error::new(
                 Code::Local,
                 format!("cannot mount at {}: {}", dir.display(), io::Error::from(error).kind()),
@@ -221,14 +222,26 @@ pub(super) fn found(dir: &Path) -> Result<Option<Found>> {
     let table = std::fs::read("/proc/self/mountinfo").map_err(|error| {
         Error::new(Code::Local, format!("cannot read the mount table: {}", error.kind()))
     })?;
-    Ok(topmost(&table, dir))
+    Ok(topmost(&table, dir, reached(dir)))
 }
 
-fn topmost(table: &[u8], dir: &Path) -> Option<Found> {
-    // Later lines are mounted over earlier ones.
+/// Number of the mount that the path leads to, where the kernel tells it (5.8). The table's order does
+/// not: a mount may have been moved over a younger one, or be hidden by one on a parent directory.
+fn reached(dir: &Path) -> Option<u64> {
+    // Nothing is wanted but what the kernel knows by itself: the mount's server is not asked.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let known = statx(CWD, dir, flags, StatxFlags::empty()).ok()?;
+    (known.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(known.stx_mnt_id)
+}
+
+fn topmost(table: &[u8], dir: &Path, reached: Option<u64>) -> Option<Found> {
+    // Later lines are mounted over earlier ones, mostly.
     table.split(|byte| *byte == b'\n').rev().find_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
-        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let id: u32 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        if reached.is_some_and(|reached| reached != u64::from(id)) {
+            return None;
+        }
         let device = fields.nth(1)?.into();
         let point = unescaped(fields.nth(1)?);
         if point != dir {
@@ -305,11 +318,15 @@ mod tests {
 
     #[test]
     fn the_topmost_mount_of_a_directory_is_found_by_its_real_name() {
-        let at = |dir: &str| topmost(TABLE, Path::new(dir));
+        let at = |dir: &str| topmost(TABLE, Path::new(dir), None);
         let mount = |id, device: &[u8], ours| Some(Found { id, device: device.into(), ours });
         assert_eq!(at("/mnt/with blank"), mount(40, b"0:41", true));
         assert_eq!(at("/mnt/b"), mount(42, b"0:43", false));
         assert_eq!(at("/mnt"), None);
+        // Where the kernel says which mount the path leads to, the table's order does not count.
+        let b = Path::new("/mnt/b");
+        assert_eq!(topmost(TABLE, b, Some(41)), mount(41, b"0:42", true));
+        assert_eq!(topmost(TABLE, b, Some(22)), None);
         assert_eq!(at("/mnt/with\\040blank"), None);
     }
 
