@@ -3,8 +3,11 @@
 //! In the background the command starts itself again with `--report-ready` (a process with threads
 //! cannot be forked) and ends when the child has mounted or failed. The child's stdout is the pipe it
 //! reports on; its stderr stays the caller's until then, so errors reach the caller as they are.
+//! What else the caller left open is closed by then: a source may be `/dev/fd/63`. The directory stays
+//! the caller's, since relative paths (a token file, SSL_CERT_FILE) are read later too.
 
 use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -24,6 +27,8 @@ use super::source::{Opened, SourceArgs};
 
 /// Listing a vault at mount may take this long.
 const LIST_LIMIT: Duration = Duration::from_secs(60);
+/// Longer times are a mistake, and overflow sums.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// What the child writes when it has mounted.
 const READY: &[u8] = b"ready\n";
 
@@ -54,17 +59,21 @@ pub(super) fn run(args: Args, runtime: fn() -> Result<Runtime>) -> Result<()> {
         return Err(Error::class("--refresh-interval or --open-timeout is too short")
             .fix("refresh at most once a second, and give opens some time"));
     }
+    if args.refresh_interval.max(args.open_timeout) > LONGEST {
+        return Err(Error::class("--refresh-interval or --open-timeout is longer than a year"));
+    }
     if !args.foreground && !args.report_ready {
         return background();
     }
+    let inherited = if args.report_ready { inherited() } else { Vec::new() };
     let runtime = runtime()?;
-    let result = runtime.block_on(serve(args));
+    let result = runtime.block_on(serve(args, inherited));
     // Fetches that still run are not waited for.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(args: Args) -> Result<()> {
+async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
     if args.report_ready {
         // A terminal that closes, or its Ctrl-C, is not meant for us. Fails for a group leader only.
         let _ = rustix::process::setsid();
@@ -88,6 +97,8 @@ async fn serve(args: Args) -> Result<()> {
     };
     let options = fuse::Options { open_timeout: args.open_timeout, ..fuse::Options::default() };
     let mounted = fuse::mount(view.clone(), &args.dir, options).await?;
+    // All is read by now, and the caller goes on as soon as it is told.
+    drop(inherited);
     if let Err(error) = ready(&args, &opened, &mounted) {
         mounted.unmount().await?;
         return Err(error);
@@ -129,6 +140,21 @@ fn ready(args: &Args, opened: &Opened, mounted: &Mounted) -> Result<()> {
     rustix::stdio::dup2_stdout(&null)
         .and_then(|()| rustix::stdio::dup2_stderr(&null))
         .map_err(|error| local("/dev/null", &error.into()))
+}
+
+/// What the caller left open. A lock or a pipe among it must not be held for the life of the mount.
+/// Called before this process opens anything itself.
+fn inherited() -> Vec<OwnedFd> {
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<RawFd> =
+        open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    // The descriptor that listed them is among them, and is closed by now.
+    let inherited = |number: &RawFd| {
+        *number > 2 && std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok()
+    };
+    let numbers = numbers.into_iter().filter(inherited);
+    // SAFETY: these are open, and nothing else in this process owns them.
+    numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect()
 }
 
 /// Starts the serving process and waits until it has mounted or failed.

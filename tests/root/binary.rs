@@ -74,3 +74,31 @@ root_test! {
         }
     }
 }
+
+#[cfg(feature = "emulator")]
+root_test! {
+    fn a_background_mount_keeps_none_of_its_callers_descriptors() {
+        let place = tempfile::tempdir().unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        // A lock around the command, and a source that only the caller has open.
+        let script = r#"
+            trap '"$AKVFS" unmount "$PLACE"' EXIT
+            cd "$SCRATCH"; echo 'secrets: {one: value}' > seed.yaml
+            ( flock 9; "$AKVFS" mount dev:/dev/fd/63 "$PLACE" 63< seed.yaml ) 9> lock
+            flock --nonblock lock true
+            test "$(cat "$PLACE/secrets/one")" = value
+        "#;
+        let script = Command::new("bash")
+            .args(["-euc", script])
+            .env("AKVFS", AKVFS)
+            .env("PLACE", place.path())
+            .env("SCRATCH", scratch.path())
+            .output()
+            .unwrap();
+        assert!(script.status.success(), "{}", String::from_utf8_lossy(&script.stderr));
+        for wrong in [["--open-timeout", "5000000000000000h"], ["--refresh-interval", "9000h"]] {
+            let refused = akvfs(&[&["mount"], &wrong[..], &["dev:", place.path().to_str().unwrap()]].concat());
+            assert_eq!(refused.status.code(), Some(64), "{wrong:?}");
+        }
+    }
+}
