@@ -126,10 +126,14 @@ impl View {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Code::Draining, "the filesystem is being unmounted"));
         }
-        let Ok(_place) = self.waiting.try_acquire() else {
-            return Err(Error::new(Code::Throttled, "too many opens wait for the vault already")
-                .fix("check the vault's health; open fewer files at the same time"));
-        };
+        let place = self.waiting.try_acquire();
+        // Whoever joins a running fetch asks the vault for nothing more.
+        if place.is_err() && !slot.in_flight() {
+            let error = Error::new(Code::Throttled, "too many opens wait for the vault already")
+                .fix("check the vault's health; open fewer files at the same time");
+            self.notes.failed(slot.object, &error);
+            return Err(error);
+        }
         let flight = slot.join(|| {
             let task = tokio::spawn(self.clone().flight(slot.clone()));
             async move { task.await.unwrap_or_else(|_| Err(broken())) }.boxed()

@@ -86,6 +86,11 @@ impl Slot {
         self.settled.store(true, Ordering::Release);
     }
 
+    /// Whether a fetch is running.
+    pub(super) fn in_flight(&self) -> bool {
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// The running fetch, or the one that `start` begins. One at a time, however many ask.
     pub(super) fn join(&self, start: impl FnOnce() -> BoxFuture<'static, Result<()>>) -> Flight {
         let mut flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);

@@ -214,9 +214,14 @@ async fn fetches_and_their_queue_are_bounded_and_have_a_limit_of_their_own() {
     fake.set("a", Answer::Hangs);
     let slots = ["a", "b", "c"].map(|name| slot(&view, name).1);
     let [a, b, c] = slots.each_ref().map(|slot| view.fill(slot, soon()));
-    let (a, _, c) = tokio::join!(a, b, c);
+    // Whoever wants what is being fetched already takes nobody's place.
+    let also_a = view.fill(&slots[0], soon());
+    let (a, _, c, also_a) = tokio::join!(a, b, c, also_a);
     assert_eq!(a.unwrap_err().code(), Code::TimedOut);
+    assert_eq!(also_a.unwrap_err().code(), Code::TimedOut);
     assert_eq!(c.unwrap_err().code(), Code::Throttled);
+    let noted = view.status().objects[2].failure.clone().unwrap();
+    assert_eq!(noted.error.code(), Code::Throttled);
     let requests = fake.requests();
     assert!(requests[0] == "a" && !requests.contains(&"c".to_owned()), "{requests:?}");
     // The bounds are those of the moment.

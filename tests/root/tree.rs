@@ -15,6 +15,7 @@ const EIO: i32 = 5;
 const EACCES: i32 = 13;
 const ENFILE: i32 = 23;
 const EROFS: i32 = 30;
+const ENAMETOOLONG: i32 = 36;
 
 root_test! {
     fn a_value_is_requested_by_its_first_open_and_never_again() {
@@ -161,7 +162,9 @@ root_test! {
         assert_eq!((attributes.uid(), attributes.gid()), (0, 0));
         let directory = std::fs::metadata(tree.path("dir")).unwrap();
         assert_eq!(directory.permissions().mode(), 0o40_755);
-        assert_eq!(std::fs::metadata(tree.path("no-such")).unwrap_err().raw_os_error(), Some(ENOENT));
+        let missing = |length| std::fs::metadata(tree.path(&"x".repeat(length))).unwrap_err();
+        assert_eq!(missing(255).raw_os_error(), Some(ENOENT));
+        assert_eq!(missing(256).raw_os_error(), Some(ENAMETOOLONG));
     }
 }
 

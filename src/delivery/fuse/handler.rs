@@ -28,6 +28,8 @@ use crate::view::{Attr, Kind, NodeId, NotServed, PLACEHOLDER, Slot, View};
 const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
 /// Requests carry no data worth a larger buffer.
 const MAX_WRITE: u32 = 128 * 1024;
+/// Longest name that a plan can have; the kernel lets longer ones through.
+const MAX_NAME: u32 = 255;
 
 pub(super) struct Handler {
     pub(super) view: Arc<View>,
@@ -144,6 +146,9 @@ impl Filesystem for Handler {
     fn destroy(&mut self) {}
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if name.len() > MAX_NAME as usize {
+            return reply.error(Errno::ENAMETOOLONG);
+        }
         // Names of the plan are text; any other name is not there.
         let found = match name.to_str() {
             Some(name) => self.view.lookup(node(parent), name),
@@ -300,7 +305,7 @@ impl Filesystem for Handler {
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         let (names, bytes) = self.view.totals();
         let blocks = (bytes as u64).div_ceil(u64::from(BLOCK));
-        reply.statfs(blocks, 0, 0, names as u64, 0, BLOCK, 255, BLOCK);
+        reply.statfs(blocks, 0, 0, names as u64, 0, BLOCK, MAX_NAME, BLOCK);
     }
 
     fn access(&self, _: &Request, _: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

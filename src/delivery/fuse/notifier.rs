@@ -53,7 +53,11 @@ impl Notices {
         };
         match tokio::time::timeout(PATIENCE, drop).await {
             Ok(Some(())) => Ok(()),
-            _ => Err(Error::new(Code::TimedOut, "the kernel did not take a notification in time")),
+            _ => {
+                let what = "the kernel did not take a notification in time";
+                tracing::warn!("an open failed: {what}");
+                Err(Error::new(Code::TimedOut, what))
+            }
         }
     }
 
