@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use akvfs::Code;
@@ -226,5 +227,49 @@ root_test! {
         let found = std::fs::read_dir(tree.path("secrets")).unwrap().count();
         assert_eq!(found, 10_000);
         assert_eq!(vault.requests(), [""; 0]);
+    }
+}
+
+/// Lists a directory into memory that never comes, and so holds the directory's lock.
+const ENDLESS_LISTER: &str = "
+import ctypes, fcntl, mmap, os, platform, struct, sys
+libc = ctypes.CDLL(None)
+faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[platform.machine()], 0)
+fcntl.ioctl(faults, 0xc018aa3f, struct.pack('QQQ', 0xaa, 0, 0))
+memory = mmap.mmap(-1, 65536, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+fcntl.ioctl(faults, 0xc020aa00, struct.pack('QQQQ', at, 65536, 1, 0))
+libc.getdents64(os.open(sys.argv[1], os.O_RDONLY), ctypes.c_void_p(at), 65536)
+";
+
+root_test! {
+    fn a_lister_that_never_ends_does_not_keep_others_from_opening() {
+        let vault = Fake::new(&[("one", b"first"), ("two", b"second")]);
+        let tree = Tree::new(&vault, Layout::Flat, &["one", "two"]);
+        assert_eq!(tree.read("one"), b"first");
+        std::fs::metadata(tree.path("two")).unwrap();
+        let lister =
+            Command::new("python3").args(["-c", ENDLESS_LISTER]).arg(tree.dir()).spawn().unwrap();
+        let mut lister = Killed(lister);
+        let held = format!("/proc/{}/wchan", lister.0.id());
+        eventually("a blocked lister", || {
+            std::fs::read_to_string(&held).is_ok_and(|place| place.contains("userfault"))
+        });
+        vault.rotate("one", b"changed");
+        // Cannot be shown now.
+        assert_eq!(tree.refresh().changed, ["one"]);
+        assert_eq!(tree.read("two"), b"second");
+        lister.0.kill().unwrap();
+        eventually("the new value", || tree.read("one") == b"changed");
+    }
+}
+
+/// A child that must not outlive the test, or the mount could not be taken away.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -1,7 +1,9 @@
-//! Telling the kernel what to forget, from a thread of its own.
+//! Telling the kernel what to forget, from threads of their own.
 //!
 //! A notification can block for as long as a request in the same directory or inode is pending, so
-//! it is never sent from a session thread or a tokio worker, and never with a lock held.
+//! it is never sent from a session thread or a tokio worker, and never with a lock held. One about a
+//! name blocks while anybody lists its directory, and a lister can take as long as it wants (its buffer
+//! may be slow memory): OPENs, which wait for notifications about inodes, must not wait for that.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -13,28 +15,32 @@ use super::translate::inode;
 use crate::error::{Code, Error, Result};
 use crate::view::Announcement;
 
-/// Notifications that wait for the thread.
+/// Notifications that wait for their thread.
 const QUEUE: usize = 1024;
 /// An OPEN waits this long for its attributes to be dropped. Later the reader may see the
 /// placeholder size, so it gets an error instead.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-enum Job {
-    /// Drop the attributes of this inode; make it as large as its last byte says.
-    Attributes(INodeNo, Option<(u64, u8)>, oneshot::Sender<()>),
-    /// Look up these names again.
-    Names(Announcement),
+/// Drop the attributes of an inode; make it as large as its last byte says.
+struct Attributes {
+    inode: INodeNo,
+    last: Option<(u64, u8)>,
+    done: oneshot::Sender<()>,
 }
 
-/// The way to the notifier thread, which ends when the last of these is dropped.
+/// The way to the notifier threads, which end when the last of these is dropped.
 #[derive(Clone)]
-pub(super) struct Notices(mpsc::Sender<Job>);
+pub(super) struct Notices {
+    attributes: mpsc::Sender<Attributes>,
+    names: mpsc::Sender<Announcement>,
+}
 
 impl Notices {
-    /// A queue without its thread: the thread needs the session, the session's handler needs this.
+    /// Queues without their threads: those need the session, the session's handler needs this.
     pub(super) fn queue() -> (Self, Queue) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self(sender), Queue(receiver))
+        let (attributes, inodes) = mpsc::channel(QUEUE);
+        let (names, announcements) = mpsc::channel(QUEUE);
+        (Self { attributes, names }, Queue { inodes, announcements })
     }
 
     /// Makes the kernel ask for the inode's attributes again; done when this returns.
@@ -48,7 +54,7 @@ impl Notices {
     ) -> Result<()> {
         let (done, told) = oneshot::channel();
         let drop = async {
-            self.0.send(Job::Attributes(inode, last, done)).await.ok()?;
+            self.attributes.send(Attributes { inode, last, done }).await.ok()?;
             told.await.ok()
         };
         match tokio::time::timeout(PATIENCE, drop).await {
@@ -64,47 +70,54 @@ impl Notices {
     /// Passes announcements on until the view or the session is gone.
     pub(super) async fn pass_on(self, mut announcements: mpsc::Receiver<Announcement>) {
         while let Some(announcement) = announcements.recv().await {
-            if self.0.send(Job::Names(announcement)).await.is_err() {
+            if self.names.send(announcement).await.is_err() {
                 return;
             }
         }
     }
 }
 
-/// What the thread reads.
-pub(super) struct Queue(mpsc::Receiver<Job>);
+/// What the threads read.
+pub(super) struct Queue {
+    inodes: mpsc::Receiver<Attributes>,
+    announcements: mpsc::Receiver<Announcement>,
+}
 
 impl Queue {
-    pub(super) fn serve(mut self, notifier: Notifier) -> std::io::Result<()> {
-        std::thread::Builder::new()
-            .name("akvfs-notifier".to_owned())
-            .spawn(move || {
-                while let Some(job) = self.0.blocking_recv() {
-                    notify(&notifier, job);
-                }
-            })
-            .map(drop)
+    pub(super) fn serve(self, notifier: Notifier) -> std::io::Result<()> {
+        let Queue { mut inodes, mut announcements } = self;
+        let names = notifier.clone();
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        thread("akvfs-inodes").spawn(move || {
+            while let Some(told) = inodes.blocking_recv() {
+                forget_attributes(&notifier, told);
+            }
+        })?;
+        thread("akvfs-names").spawn(move || {
+            while let Some(told) = announcements.blocking_recv() {
+                forget_names(&names, told);
+            }
+        })?;
+        Ok(())
     }
 }
 
-fn notify(notifier: &Notifier, job: Job) {
-    match job {
-        Job::Attributes(inode, last, done) => {
-            if let Some((at, byte)) = last {
-                // Bytes that are stored move the end of the file; the rest of the page is read still.
-                logged(notifier.store(inode, at, &[byte]));
-            }
-            // A negative offset drops the attributes and leaves the pages.
-            logged(notifier.inval_inode(inode, -1, 0));
-            let _ = done.send(());
-        }
-        Job::Names(announcement) => {
-            for (parent, name) in announcement.names {
-                logged(notifier.inval_entry(inode(parent), &OsString::from(name)));
-            }
-            let _ = announcement.shown.send(());
-        }
+fn forget_attributes(notifier: &Notifier, told: Attributes) {
+    let Attributes { inode, last, done } = told;
+    if let Some((at, byte)) = last {
+        // Bytes that are stored move the end of the file; the rest of the page is read still.
+        logged(notifier.store(inode, at, &[byte]));
     }
+    // A negative offset drops the attributes and leaves the pages.
+    logged(notifier.inval_inode(inode, -1, 0));
+    let _ = done.send(());
+}
+
+fn forget_names(notifier: &Notifier, told: Announcement) {
+    for (parent, name) in told.names {
+        logged(notifier.inval_entry(inode(parent), &OsString::from(name)));
+    }
+    let _ = told.shown.send(());
 }
 
 /// After the end of the session every notification fails; before, none should.
