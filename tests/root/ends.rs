@@ -84,6 +84,20 @@ root_test! {
 }
 
 root_test! {
+    fn a_mount_below_another_one_is_not_taken_for_gone() {
+        let vault = Fake::new(&[("one", b"first")]);
+        let mut tree = Tree::new(&vault, Layout::Atomic, &["one"]);
+        let dir = tree.dir().to_str().unwrap().to_owned();
+        run("mount", &["-t", "tmpfs", "tmpfs", &dir]);
+        let error = tree.runtime.block_on(tree.mounted.take().unwrap().unmount()).unwrap_err();
+        assert!(error.message().contains("another mount stands on it"), "{error}");
+        assert_eq!(table(tree.dir()).len(), 2);
+        run("umount", &[&dir]);
+        fuse::unmount(tree.dir()).unwrap();
+    }
+}
+
+root_test! {
     fn the_mount_that_the_path_leads_to_counts() {
         let vault = Fake::new(&[("one", b"first")]);
         let tree = Tree::new(&vault, Layout::Atomic, &["one"]);

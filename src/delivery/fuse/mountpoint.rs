@@ -219,10 +219,18 @@ pub(super) struct Found {
 
 /// The topmost mount at a directory.
 pub(super) fn found(dir: &Path) -> Result<Option<Found>> {
-    let table = std::fs::read("/proc/self/mountinfo").map_err(|error| {
+    Ok(topmost(&table()?, dir, reached(dir)))
+}
+
+/// Whether the mount is still at the directory, perhaps below others.
+pub(super) fn buried(dir: &Path, mount: &Found) -> Result<bool> {
+    Ok(topmost(&table()?, dir, Some(mount.id.into())).as_ref() == Some(mount))
+}
+
+fn table() -> Result<Vec<u8>> {
+    std::fs::read("/proc/self/mountinfo").map_err(|error| {
         Error::new(Code::Local, format!("cannot read the mount table: {}", error.kind()))
-    })?;
-    Ok(topmost(&table, dir, reached(dir)))
+    })
 }
 
 /// Number of the mount that the path leads to, where the kernel tells it (5.8). The table's order does

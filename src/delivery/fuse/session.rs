@@ -169,5 +169,10 @@ fn detach_ours(dir: &Path, mount: &Found) -> Result<()> {
     if mountpoint::found(dir)?.as_ref() == Some(mount) {
         return mountpoint::detach(dir);
     }
+    if mountpoint::buried(dir, mount)? {
+        let what = format!("cannot unmount {}: another mount stands on it", dir.display());
+        return Err(Error::new(Code::Local, what)
+            .fix(format!("unmount that one, then run akvfs unmount {}", dir.display())));
+    }
     Ok(())
 }
