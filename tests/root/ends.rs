@@ -180,6 +180,7 @@ root_test! {
         let device = format!("{devices}/fuse");
         run("mknod", &["-m", "666", &device, "c", "10", "229"]);
         run("mount", &["--bind", &device, "/dev/fuse"]);
+        run("umount", &["--lazy", devices]);
         let output = Command::new("/proc/self/exe")
             .args(["ends::as_a_plain_user", "--exact", "--ignored", "--nocapture"])
             .env(MARKER, "a plain user")
