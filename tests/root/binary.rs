@@ -8,7 +8,11 @@ use super::support::{eventually, run, table};
 const AKVFS: &str = env!("CARGO_BIN_EXE_akvfs");
 
 fn akvfs(args: &[&str]) -> Output {
-    Command::new(AKVFS).args(args).output().unwrap()
+    let output = Command::new(AKVFS).args(args).output().unwrap();
+    for said in [&output.stdout, &output.stderr] {
+        crate::canary::record("akvfs-root", &String::from_utf8_lossy(said));
+    }
+    output
 }
 
 /// Whether a process works on the directory. One that has ended, reaped or not, has no arguments.
