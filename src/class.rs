@@ -124,8 +124,8 @@ pub enum Claim {
         /// `userAssignedIdentityID`: client id of a user-assigned identity; `None` is system-assigned.
         client_id: Option<String>,
     },
-    /// Pod identity through NMI. Recognised; cannot be proved yet.
-    Pod,
+    /// Pod identity through NMI: for this very pod, as kubelet told it.
+    Pod(Pod),
     /// AKS identity binding through the token proxy. Recognised; cannot be proved yet.
     Binding {
         /// `clientID` of the class.

@@ -62,7 +62,7 @@ pub use faults::{Fault, Service, Trouble, Where};
 pub use log::{Counters, RequestRecord};
 pub use seed::{CertificateSeed, KeySeed, Seed};
 use state::Shared;
-pub use state::{SYSTEM_IDENTITY, TENANT, USER_IDENTITY, Verb, WORKLOAD_CLIENT};
+pub use state::{POD_IDENTITY, SYSTEM_IDENTITY, TENANT, USER_IDENTITY, Verb, WORKLOAD_CLIENT};
 pub use store::AccessModel;
 pub use tokens::WorkloadToken;
 

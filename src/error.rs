@@ -147,6 +147,8 @@ pub enum Hop {
     Entra,
     /// The instance metadata service (managed identity).
     Imds,
+    /// The node's pod identity service (NMI).
+    Nmi,
     /// The key vault.
     Vault,
 }
@@ -159,6 +161,7 @@ impl fmt::Display for Hop {
             Hop::Tls => "TLS",
             Hop::Entra => "Entra",
             Hop::Imds => "IMDS",
+            Hop::Nmi => "NMI",
             Hop::Vault => "vault",
         })
     }

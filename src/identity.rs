@@ -13,6 +13,8 @@
 mod assertion;
 mod entra;
 mod imds;
+mod lifetime;
+mod nmi;
 mod proof;
 mod transport;
 
@@ -23,7 +25,7 @@ use dashmap::DashMap;
 use ring::{hmac, rand::SystemRandom};
 use tokio::sync::Mutex;
 
-use crate::class::{Assertion, Claim};
+use crate::class::{Assertion, Claim, Pod};
 use crate::cloud::Cloud;
 use crate::error::{Code, Error, Result};
 use crate::http::Http;
@@ -124,6 +126,9 @@ impl Identities {
         let claim = tokio::time::timeout_at(deadline.into(), resolve(claim))
             .await
             .unwrap_or_else(|_| Err(late()))?;
+        // NMI is asked for the cloud's resource, whatever the vault's challenge says.
+        let own = matches!(claim, Resolved::Pod(_)).then(|| format!("{}/.default", cloud.resource));
+        let scope = own.as_deref().unwrap_or(scope);
         let key = ProofKeyInput::new(&claim, cloud, scope).key(&self.0.hmac);
         let (entry, arrived) = (self.entry(&key), Instant::now());
         let result = tokio::time::timeout_at(deadline.into(), async {
@@ -227,6 +232,11 @@ impl Identities {
                     ProvenIdentity::new(Mode::Managed, cloud, "", client_id.unwrap_or(""));
                 Ok(Proof::new(identity, token.expires, scope, token))
             }
+            Resolved::Pod(pod) => {
+                let (token, client_id) = nmi::token(http, pod, scope, deadline).await?;
+                let identity = ProvenIdentity::of_pod(cloud, pod, &client_id);
+                Ok(Proof::new(identity, token.expires, scope, token))
+            }
         }
     }
 }
@@ -236,6 +246,7 @@ enum Resolved<'a> {
     ServicePrincipal { tenant: &'a str, client_id: &'a str, client_secret: &'a Secret },
     Workload { tenant: &'a str, client_id: &'a str, assertion: Secret },
     Managed { client_id: Option<&'a str> },
+    Pod(&'a Pod),
 }
 
 async fn resolve(claim: &Claim) -> Result<Resolved<'_>> {
@@ -256,7 +267,7 @@ async fn resolve(claim: &Claim) -> Result<Resolved<'_>> {
             Ok(Resolved::Workload { tenant: tenant.as_str(), client_id, assertion })
         }
         Claim::Managed { client_id } => Ok(Resolved::Managed { client_id: client_id.as_deref() }),
-        Claim::Pod => Err(not_yet("pod identity (usePodIdentity)")),
+        Claim::Pod(pod) => Ok(Resolved::Pod(pod)),
         Claim::Binding { .. } => Err(not_yet("identity binding (useAzureTokenProxy)")),
     }
 }

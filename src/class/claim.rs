@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use crate::error::{Code, Error, Result};
 use crate::secret::Secret;
 
-use super::{Assertion, Claim, Secrets, Tenant, tokens};
+use super::{Assertion, Claim, Pod, Secrets, Tenant, tokens};
+
+/// Longest name of a Kubernetes object.
+const MAX_NAME: usize = 253;
 
 /// The flags, values and files that select a mode. Flags are already checked to exclude each other.
 pub(super) struct Inputs<'a> {
@@ -16,6 +19,7 @@ pub(super) struct Inputs<'a> {
     pub(super) user_assigned: &'a str,
     pub(super) secrets: Option<&'a Secrets>,
     pub(super) caller: Caller<'a>,
+    pub(super) pod: Option<&'a Pod>,
 }
 
 /// Who asks, and so where a workload's token comes from.
@@ -146,10 +150,24 @@ pub fn managed_identity(user_assigned: &str) -> Result<Claim> {
 }
 
 fn pod(inputs: &Inputs<'_>) -> Result<Incomplete> {
-    match inputs.caller {
-        Caller::Pod(_) => Ok(Incomplete::Complete(Claim::Pod)),
-        Caller::Machine(_) => Err(needs_a_pod("pod identity (usePodIdentity)")),
+    let Some(pod) = inputs.pod else {
+        return Err(needs_a_pod("pod identity (usePodIdentity)"));
+    };
+    // Without it, a later pod of the same name could not be told from this one.
+    if pod.uid.is_empty() {
+        return Err(Error::class("pod uid is not provided")
+            .fix("the CSIDriver object must have podInfoOnMount: true"));
     }
+    // Names of Kubernetes objects; anything else could not have come from kubelet, and not travel in
+    // a header.
+    let name = |text: &str| {
+        text.len() <= MAX_NAME
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+    };
+    if ![&pod.name, &pod.namespace].into_iter().all(|text| name(text)) {
+        return Err(Error::class("the pod's name or namespace is not one of Kubernetes"));
+    }
+    Ok(Incomplete::Complete(Claim::Pod(pod.clone())))
 }
 
 fn binding(inputs: &Inputs<'_>) -> Result<Incomplete> {

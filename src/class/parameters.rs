@@ -81,6 +81,7 @@ impl Parameters<'_> {
             user_assigned: self.value("userAssignedIdentityID"),
             secrets: self.secrets,
             caller: self.caller,
+            pod: self.pod.as_ref(),
         })?;
         let objects = self.value("objects");
         if objects.is_empty() {

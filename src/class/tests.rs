@@ -24,6 +24,7 @@ pub(super) fn attributes(changes: &[(&str, Option<&str>)]) -> String {
     let mut map = BTreeMap::from([
         (format!("{PREFIX}pod.name"), "pod1".to_owned()),
         (format!("{PREFIX}pod.namespace"), "ns1".to_owned()),
+        (format!("{PREFIX}pod.uid"), "uid0".to_owned()),
         ("keyvaultName".to_owned(), "testKV".to_owned()),
         ("tenantID".to_owned(), "tid".to_owned()),
         ("useVMManagedIdentity".to_owned(), "true".to_owned()),
@@ -187,7 +188,7 @@ fn u60_booleans_are_gos() {
     };
     for value in ["true", "True", "TRUE", "t", "T", "1", " true ", "\u{a0}true\u{3000}"] {
         let Ok(Parsed::Mount(spec)) = mode(value) else { panic!("{value}") };
-        assert!(matches!(spec.identity, Claim::Pod), "{value}");
+        assert!(matches!(spec.identity, Claim::Pod(_)), "{value}");
     }
     for value in ["false", "False", "FALSE", "f", "F", "0", "", " "] {
         let error = mode(value).unwrap_err();
@@ -329,7 +330,7 @@ fn the_documentations_lower_case_flag_is_understood() {
     assert!(matches!(spec.identity, Claim::Managed { .. }));
     assert!(spec.notices[0].contains("usePodIdentity"), "{:?}", spec.notices);
     let changes = [("useVMManagedIdentity", None), ("usepodidentity", Some("true"))];
-    assert!(matches!(accepted(&changes, "null").identity, Claim::Pod));
+    assert!(matches!(accepted(&changes, "null").identity, Claim::Pod(_)));
     // Where the exact key is there, it alone counts.
     let spec =
         accepted(&[("usepodidentity", Some("nonsense")), ("usePodIdentity", Some(""))], "null");

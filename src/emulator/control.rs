@@ -116,6 +116,18 @@ impl Control {
         lock(&self.0.identities).insert(client.to_ascii_lowercase(), identity);
     }
 
+    /// Assigns an identity of its own, with every permission, to a pod.
+    pub fn assign_pod(&self, namespace: &str, name: &str, client: &str) {
+        let client = client.to_ascii_lowercase();
+        lock(&self.0.identities).insert(client.clone(), Identity::new(Holder::Pod));
+        lock(&self.0.pods).insert((namespace.to_owned(), name.to_owned()), client);
+    }
+
+    /// NMI says so many times that a pod has no identity yet.
+    pub fn refuse_pods(&self, times: u32) {
+        *lock(&self.0.nmi_refusals) = times;
+    }
+
     /// Takes an identity away: an app registration, or a managed identity off the machine.
     pub fn remove_client(&self, client: &str) {
         lock(&self.0.identities).remove(&client.to_ascii_lowercase());

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::reply::{Reply, Request};
-use super::state::{Holder, POD_IDENTITY, Shared};
+use super::state::{Holder, Shared};
 use super::{lock, now};
 
 const API_VERSIONS: [&str; 4] = ["2018-02-01", "2019-08-01", "2020-06-01", "2021-02-01"];
@@ -69,22 +69,22 @@ pub(super) fn nmi(state: &Shared, request: &Request) -> Reply {
     else {
         return Reply::text(400, "text/plain", "parameter resource is not usable\n");
     };
-    let known = state.pods.iter().any(|(ns, pod)| ns == namespace && pod == name);
+    let client = lock(&state.pods).get(&(namespace.to_owned(), name.to_owned())).cloned();
     let refuse = {
         let mut left = lock(&state.nmi_refusals);
         let refuse = *left > 0;
         *left = left.saturating_sub(1);
         refuse
     };
-    if !known || refuse {
+    let Some(client) = client.filter(|_| !refuse) else {
         return Reply::text(404, "text/plain", "no azure identity found for the pod\n");
-    }
-    let epoch = lock(&state.identities).get(POD_IDENTITY).map(|identity| identity.epoch);
-    match epoch.and_then(|epoch| grant(state, POD_IDENTITY, epoch, resource)) {
+    };
+    let epoch = lock(&state.identities).get(&client).map(|identity| identity.epoch);
+    match epoch.and_then(|epoch| grant(state, &client, epoch, resource)) {
         Some(token) => {
             state.log.token("pod");
-            let body = json!({ "token": token, "clientid": POD_IDENTITY });
-            Reply::json(200, &body).by(POD_IDENTITY)
+            let body = json!({ "token": token, "clientid": client });
+            Reply::json(200, &body).by(&client)
         }
         None => Reply::text(403, "text/plain", "no token for the pod\n"),
     }

@@ -26,7 +26,7 @@ pub const SYSTEM_IDENTITY: &str = "5457e300-0000-4000-8000-00000000dead";
 /// Client id of a user-assigned identity.
 pub const USER_IDENTITY: &str = "a551c7ed-0000-4000-8000-00000000dead";
 /// Client id that pods get from NMI.
-pub(super) const POD_IDENTITY: &str = "90d1d000-0000-4000-8000-00000000dead";
+pub const POD_IDENTITY: &str = "90d1d000-0000-4000-8000-00000000dead";
 
 /// Tokens kept apart by how they were got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,8 @@ pub(super) struct Shared {
     /// The first vault of the seed: the one that admin requests mean.
     pub(super) vault: String,
     pub(super) token_lifetime: Mutex<Duration>,
-    pub(super) pods: Vec<(String, String)>,
+    /// Client ids of pods, by namespace and name.
+    pub(super) pods: Mutex<BTreeMap<(String, String), String>>,
     pub(super) nmi_refusals: Mutex<u32>,
     pub(super) signer: Signer,
     pub(super) issuer: Issuer,
@@ -125,7 +126,9 @@ impl Shared {
             vaults: Mutex::new(config.seed.build()?),
             vault: config.seed.first_vault()?.to_ascii_lowercase(),
             token_lifetime: Mutex::new(config.token_lifetime),
-            pods: config.pods.clone(),
+            pods: Mutex::new(
+                config.pods.iter().map(|pod| (pod.clone(), POD_IDENTITY.to_owned())).collect(),
+            ),
             nmi_refusals: Mutex::new(config.nmi_refusals),
             signer: Signer::new()?,
             issuer: Issuer::new()?,

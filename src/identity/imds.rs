@@ -4,7 +4,7 @@
 //! `expires_on` in one spelling only. Protocol: "How to use managed identities to acquire an access
 //! token", api-version 2018-02-01.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -13,6 +13,7 @@ use crate::http::{Answer, Exchange, Http, exchange, retry_after};
 use crate::secret::Secret;
 
 use super::Token;
+use super::lifetime::Expiry;
 
 const MAX_BODY: usize = 64 * 1024;
 /// One try; IMDS answers in milliseconds when it is there.
@@ -112,25 +113,12 @@ fn parse(body: &Secret) -> Result<Token> {
         access_token: Secret,
         expires_on: Expiry,
     }
-    /// Seconds since the epoch: the service sends a string, some doubles a number.
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Expiry {
-        Number(u64),
-        Text(String),
-    }
     let bad = |what: &str| {
         Error::new(Code::BadAnswer, format!("IMDS answered 200, but {what}")).at(Hop::Imds)
     };
     let wire: Wire = serde_json::from_slice(body.expose())
         .map_err(|_| bad("without access_token and expires_on"))?;
-    let seconds = match wire.expires_on {
-        Expiry::Number(seconds) => Some(seconds),
-        Expiry::Text(text) => text.trim().parse().ok(),
-    };
-    let expires = seconds
-        .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
-        .ok_or_else(|| bad("expires_on is not a time"))?;
+    let expires = wire.expires_on.time().ok_or_else(|| bad("expires_on is not a time"))?;
     if wire.access_token.is_empty() {
         return Err(bad("access_token is empty"));
     }
@@ -139,6 +127,8 @@ fn parse(body: &Secret) -> Result<Token> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use ring::hmac;
 
+use crate::class::Pod;
 use crate::cloud::Cloud;
 use crate::secret::Secret;
 
@@ -20,6 +21,8 @@ pub enum Mode {
     Workload,
     /// IMDS of this machine.
     Managed,
+    /// NMI of this node, for one pod.
+    Pod,
 }
 
 impl Mode {
@@ -29,6 +32,7 @@ impl Mode {
             Mode::ServicePrincipal => "service-principal",
             Mode::Workload => "workload",
             Mode::Managed => "managed",
+            Mode::Pod => "pod",
         }
     }
 }
@@ -44,6 +48,20 @@ pub struct ProvenIdentity {
     pub tenant: String,
     /// Client id; blank for the system-assigned identity.
     pub client_id: String,
+    /// Pod identity only: the one pod that this is about. Two pods never share, even if they have
+    /// the same client id.
+    pub pod: Option<PodId>,
+}
+
+/// One pod in its life: a later pod of the same name has another uid.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PodId {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
 }
 
 impl ProvenIdentity {
@@ -53,7 +71,17 @@ impl ProvenIdentity {
             authority: cloud.authority.clone(),
             tenant: tenant.to_ascii_lowercase(),
             client_id: client_id.to_ascii_lowercase(),
+            pod: None,
         }
+    }
+
+    pub(super) fn of_pod(cloud: &Cloud, pod: &Pod, client_id: &str) -> Self {
+        let pod = PodId {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+        };
+        Self { pod: Some(pod), ..Self::new(Mode::Pod, cloud, "", client_id) }
     }
 }
 
@@ -147,6 +175,7 @@ impl<'a> ProofKeyInput<'a> {
                 (Mode::Workload, tenant, client_id, assertion.expose())
             }
             Resolved::Managed { client_id } => (Mode::Managed, "", client_id.unwrap_or(""), b""),
+            Resolved::Pod(pod) => (Mode::Pod, &pod.namespace, &pod.name, pod.uid.as_bytes()),
         };
         Self([
             mode.as_str().as_bytes(),
@@ -198,6 +227,12 @@ mod tests {
             client_id: "c",
             assertion: Secret::from(assertion),
         };
+        let pod = |namespace: &str, name: &str, uid: &str| Pod {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            service_account: "same".to_owned(),
+        };
         let cases = [
             (sp("t", "c", &s1), &a, "scope"),
             (sp("t", "c", &s2), &a, "scope"),
@@ -209,6 +244,9 @@ mod tests {
             (wl("s2"), &a, "scope"),
             (Resolved::Managed { client_id: None }, &a, "scope"),
             (Resolved::Managed { client_id: Some("c") }, &a, "scope"),
+            (Resolved::Pod(&pod("t", "c", "s1")), &a, "scope"),
+            (Resolved::Pod(&pod("t", "c", "s2")), &a, "scope"),
+            (Resolved::Pod(&pod("tc", "", "s1")), &a, "scope"),
         ]
         .map(|(claim, cloud, scope)| ProofKeyInput::new(&claim, cloud, scope).key(&hmac_key).0);
         let distinct: std::collections::BTreeSet<_> = cases.iter().collect();

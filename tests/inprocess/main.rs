@@ -7,6 +7,7 @@ mod canary;
 mod codes;
 mod identities;
 mod malformed;
+mod modes;
 mod mount;
 mod sdk;
 mod seeds;

@@ -184,7 +184,7 @@ fn client_id_means_nothing_to_pod_and_managed_identities() {
         ("usePodIdentity", Some("true")),
         ("clientID", Some("app")),
     ];
-    assert!(matches!(accepted(&changes, "null").identity, Claim::Pod));
+    assert!(matches!(accepted(&changes, "null").identity, Claim::Pod(_)));
 }
 
 #[test]
@@ -209,5 +209,5 @@ fn user_assigned_identities_are_guids() {
         ("usePodIdentity", Some("true")),
         ("userAssignedIdentityID", Some("nonsense")),
     ];
-    assert!(matches!(accepted(&changes, "null").identity, Claim::Pod));
+    assert!(matches!(accepted(&changes, "null").identity, Claim::Pod(_)));
 }
