@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cloud::{CloudSource, Endpoints};
+use crate::cloud::{CloudSource, Endpoints, TokenProxy};
 use crate::config::ProviderArgs;
 use crate::csi::listen::{self, Endpoint};
 use crate::csi::mount::Mounter;
@@ -47,7 +47,8 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
                 .fix("use --endpoint unix://PATH; a TCP port would be open to every process"));
         }
     };
-    let endpoints = Endpoints::azure();
+    let token_proxy = Some(TokenProxy::new(&args.token_proxy_url, &args.sni_name)?);
+    let endpoints = Endpoints { token_proxy, ..Endpoints::azure() };
     let clouds = CloudSource::new(endpoints.clone(), &args.cloud_name, args.cloud_env_dir.clone())?;
     let fetch = Fetch::new(Http::new(endpoints))?;
     let options = response::Options {

@@ -126,10 +126,14 @@ pub enum Claim {
     },
     /// Pod identity through NMI: for this very pod, as kubelet told it.
     Pod(Pod),
-    /// AKS identity binding through the token proxy. Recognised; cannot be proved yet.
+    /// AKS identity binding: a service account token, exchanged at the cluster's token proxy.
     Binding {
+        /// Tenant to ask.
+        tenant: Tenant,
         /// `clientID` of the class.
         client_id: String,
+        /// The pod's token for the audience of identity binding.
+        assertion: Secret,
     },
 }
 

@@ -3,11 +3,12 @@
 //! A [`Cloud`] is what a class selects by `cloudName`: the token authority, the vault DNS suffix and
 //! the Key Vault resource. [`Endpoints`] is what the process was built with: the table of named
 //! clouds, IMDS, NMI, an extra root certificate and a name resolver. Everything but the emulator
-//! uses [`Endpoints::azure`]; no flag or environment variable can replace it. [`CloudSource`] adds the
+//! uses [`Endpoints::azure`]; of it, flags can replace only the token proxy of AKS. [`CloudSource`] adds the
 //! clouds that are not built in: their addresses come from a file of the operator.
 
 mod custom;
 mod file;
+mod token_proxy;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 use crate::class::VaultName;
 use crate::error::{Error, Result, printable};
+
+pub use token_proxy::TokenProxy;
 
 /// The name of every custom cloud.
 const CUSTOM: &str = "AzureStackCloud";
@@ -68,6 +71,8 @@ pub struct Endpoints {
     pub imds: String,
     /// NMI base, `http://localhost:2579`.
     pub nmi: String,
+    /// AKS identity binding; none outside clusters.
+    pub token_proxy: Option<TokenProxy>,
     /// Extra root certificate (PEM) besides the system's.
     pub extra_root: Option<String>,
     /// Host name suffixes that resolve to a fixed address (`akvfs.test` and everything below it).
@@ -94,6 +99,7 @@ impl Endpoints {
             clouds,
             imds: "http://169.254.169.254".to_owned(),
             nmi: "http://localhost:2579".to_owned(),
+            token_proxy: None,
             extra_root: None,
             resolve: Vec::new(),
         }

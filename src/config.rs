@@ -50,6 +50,12 @@ pub struct ProviderArgs {
         env = "AKVFS_CLOUD_ENV_DIR"
     )]
     pub cloud_env_dir: PathBuf,
+    /// Token proxy of AKS identity binding, if not the cluster's API server
+    #[arg(long, value_name = "URL", default_value = "", env = "AKVFS_TOKEN_PROXY_URL")]
+    pub token_proxy_url: String,
+    /// TLS name of the token proxy, if not derived from the API server's certificate
+    #[arg(long, value_name = "NAME", default_value = "", env = "AKVFS_SNI_NAME")]
+    pub sni_name: String,
     /// Most bytes of one Mount's response; the driver takes 4 MiB
     #[arg(long, value_name = "BYTES", default_value_t = 4 * 1024 * 1024, env = "AKVFS_MAX_RESPONSE_BYTES")]
     pub max_response_bytes: usize,
@@ -60,10 +66,6 @@ pub struct ProviderArgs {
     /// Accepted from the Go provider's argument list; refused when set, until it works.
     #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool)]
     pub write_cert_and_key_in_separate_files: bool,
-    #[arg(long, hide = true, default_value = "")]
-    pub(crate) token_proxy_url: String,
-    #[arg(long, hide = true, default_value = "")]
-    pub(crate) sni_name: String,
     #[arg(long, hide = true, default_value = "")]
     pub(crate) custom_user_agent: String,
     #[arg(long, hide = true, default_value = "Prometheus")]
@@ -116,8 +118,6 @@ impl ProviderArgs {
                 names.push(name);
             }
         };
-        note(!self.token_proxy_url.is_empty(), "token-proxy-url");
-        note(!self.sni_name.is_empty(), "sni-name");
         note(!self.custom_user_agent.is_empty(), "custom-user-agent");
         note(self.metrics_backend != "Prometheus", "metrics-backend");
         note(self.prometheus_port != 8898, "prometheus-port");

@@ -5,7 +5,7 @@
 //! expired, arrives; permissions are per client, object type and verb; lists come in pages of 25;
 //! errors are the service's JSON. Entra and all vaults share one port and are told apart by host
 //! name, as with the real ones; [`Names`] says which names. IMDS, NMI and the admin endpoint are
-//! plain HTTP.
+//! plain HTTP. A cluster's API server, with AKS' token proxy behind it, has a CA of its own.
 //!
 //! Tests steer it through [`Emulator::control`]; other processes through the admin endpoint, JSON
 //! over POST (every field but `name`, `client` and `status` has a default):
@@ -26,6 +26,7 @@
 
 mod addresses;
 mod admin;
+mod cluster;
 mod control;
 mod entra;
 mod faults;
@@ -62,7 +63,9 @@ pub use faults::{Fault, Service, Trouble, Where};
 pub use log::{Counters, RequestRecord};
 pub use seed::{CertificateSeed, KeySeed, Seed};
 use state::Shared;
-pub use state::{POD_IDENTITY, SYSTEM_IDENTITY, TENANT, USER_IDENTITY, Verb, WORKLOAD_CLIENT};
+pub use state::{
+    BINDING_CLIENT, POD_IDENTITY, SYSTEM_IDENTITY, TENANT, USER_IDENTITY, Verb, WORKLOAD_CLIENT,
+};
 pub use store::AccessModel;
 pub use tokens::WorkloadToken;
 
@@ -78,6 +81,8 @@ pub struct Config {
     pub nmi: SocketAddr,
     /// The admin endpoint.
     pub admin: SocketAddr,
+    /// The cluster's API server with the token proxy.
+    pub cluster: SocketAddr,
     /// Host names.
     pub names: Names,
     /// How long access tokens live.
@@ -97,6 +102,7 @@ impl Default for Config {
             imds: any,
             nmi: any,
             admin: any,
+            cluster: any,
             names: Names::default(),
             token_lifetime: Duration::from_secs(3599),
             pods: vec![("default".to_owned(), "app".to_owned())],
@@ -112,6 +118,7 @@ pub struct Emulator {
     imds: SocketAddr,
     nmi: SocketAddr,
     admin: SocketAddr,
+    cluster: cluster::Cluster,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -123,9 +130,12 @@ impl Emulator {
     /// When an address is not loopback or is taken, or the seed cannot be built.
     pub async fn start(config: Config) -> Result<Self> {
         let link_local = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
-        for (what, address) in
-            [("https", config.https), ("NMI", config.nmi), ("admin", config.admin)]
-        {
+        for (what, address) in [
+            ("https", config.https),
+            ("NMI", config.nmi),
+            ("admin", config.admin),
+            ("API server", config.cluster),
+        ] {
             if !address.ip().is_loopback() {
                 return Err(not_loopback(what, address));
             }
@@ -139,10 +149,13 @@ impl Emulator {
         let (admin, admin_at) = bind("admin", config.admin).await?;
 
         let addresses = Addresses::new(config.names, https_at);
+        let (api, api_at) = bind("API server", config.cluster).await?;
         let (acceptor, ca_pem) = tls::acceptor(&addresses.certificate_names())?;
         let state = Arc::new(Shared::new(addresses, &config)?);
+        let (cluster_acceptor, cluster) = cluster::Cluster::new(api_at)?;
         let emulator = Self {
             state,
+            cluster,
             ca_pem,
             imds: imds_at,
             nmi: nmi_at,
@@ -154,6 +167,7 @@ impl Emulator {
         emulator.serve(imds, None, serve::Front::Imds);
         emulator.serve(nmi, None, serve::Front::Nmi);
         emulator.serve(admin, None, serve::Front::Admin);
+        emulator.serve(api, Some(cluster_acceptor), serve::Front::Cluster);
         Ok(emulator)
     }
 
@@ -163,7 +177,14 @@ impl Emulator {
         tls: Option<tokio_rustls::TlsAcceptor>,
         front: serve::Front,
     ) {
-        let app = serve::app(self.state.clone(), front);
+        let state = self.state.clone();
+        let app = move |name: Option<&str>| {
+            let front = match front {
+                serve::Front::Cluster => cluster::front(name),
+                front => front,
+            };
+            serve::app(state.clone(), front)
+        };
         serve::spawn(listener, tls, app, &self.stop, &self.tasks);
     }
 
@@ -183,8 +204,9 @@ impl Emulator {
                 .into(),
             imds: format!("http://{}", self.imds),
             nmi: format!("http://{}", self.nmi),
+            token_proxy: self.cluster.token_proxy().ok(),
             extra_root: Some(self.ca_pem.clone()),
-            resolve: self.state.addresses.resolve(),
+            resolve: [self.state.addresses.resolve(), self.cluster.resolve()].concat(),
         }
     }
 

@@ -6,6 +6,8 @@
 //! There are two clients: one for Entra and the vaults (system roots, proxy variables honoured), one
 //! for IMDS and NMI (plain HTTP, never proxied).
 
+mod pinned;
+
 use std::error::Error as StdError;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -17,6 +19,8 @@ use reqwest::{Client, RequestBuilder};
 use crate::cloud::Endpoints;
 use crate::error::{Code, Error, Hop, Result, printable};
 use crate::secret::Secret;
+
+pub(crate) use pinned::peer_certificate;
 
 /// A TCP connection and TLS handshake that take longer are reported as such, although the request's
 /// own deadline may be later.

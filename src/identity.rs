@@ -11,6 +11,7 @@
 //! hand one caller's token to another.
 
 mod assertion;
+mod binding;
 mod entra;
 mod imds;
 mod lifetime;
@@ -31,8 +32,9 @@ use crate::error::{Code, Error, Result};
 use crate::http::Http;
 use crate::secret::Secret;
 
-pub use proof::{Mode, Proof, ProvenIdentity};
+pub use proof::{Mode, PodId, Proof, ProvenIdentity};
 use proof::{ProofKey, ProofKeyInput};
+use transport::Route;
 
 /// A token or assertion this close to its end is not used any more.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -57,6 +59,7 @@ pub struct Identities(Arc<Inner>);
 struct Inner {
     http: Http,
     hmac: hmac::Key,
+    binding: binding::Binding,
     proofs: DashMap<ProofKey, Arc<Entry>>,
 }
 
@@ -79,7 +82,8 @@ impl Identities {
     pub fn new(http: Http) -> Result<Self> {
         let hmac = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|_| Error::new(Code::Local, "the system gives no random numbers"))?;
-        Ok(Self(Arc::new(Inner { http, hmac, proofs: DashMap::new() })))
+        let binding = binding::Binding::new(http.clone());
+        Ok(Self(Arc::new(Inner { http, hmac, binding, proofs: DashMap::new() })))
     }
 
     /// The outbound clients.
@@ -208,22 +212,39 @@ impl Identities {
         let http = &self.0.http;
         match claim {
             Resolved::ServicePrincipal { tenant, client_id, client_secret } => {
-                let credential =
-                    entra::client_secret(http, cloud, tenant, client_id, client_secret)?;
+                let credential = entra::client_secret(
+                    Route::Entra(http.clone()),
+                    cloud,
+                    tenant,
+                    client_id,
+                    client_secret,
+                )?;
                 let token = entra::token(credential.as_ref(), scope, deadline).await?;
                 let identity =
                     ProvenIdentity::new(Mode::ServicePrincipal, cloud, tenant, client_id);
                 Ok(Proof::new(identity, token.expires, scope, token))
             }
             Resolved::Workload { tenant, client_id, assertion } => {
-                let credential =
-                    entra::client_assertion(http, cloud, tenant, client_id, assertion)?;
+                let credential = entra::client_assertion(
+                    Route::Entra(http.clone()),
+                    cloud,
+                    tenant,
+                    client_id,
+                    assertion,
+                )?;
                 let token = entra::token(credential.as_ref(), scope, deadline).await?;
-                let ends = match assertion::expiry(assertion) {
-                    Some(expiry) => expiry.min(token.expires),
-                    None => token.expires,
-                };
+                let ends = assertion::expiry(assertion).unwrap_or(token.expires).min(token.expires);
                 let identity = ProvenIdentity::new(Mode::Workload, cloud, tenant, client_id);
+                Ok(Proof::new(identity, ends, scope, token))
+            }
+            Resolved::Binding { tenant, client_id, assertion } => {
+                let route = Route::Proxy(self.0.binding.route(deadline).await?);
+                let credential =
+                    entra::client_assertion(route, cloud, tenant, client_id, assertion)?;
+                let token = entra::token(credential.as_ref(), scope, deadline).await;
+                let token = token.map_err(|error| binding::explain(error, client_id))?;
+                let ends = assertion::expiry(assertion).unwrap_or(token.expires).min(token.expires);
+                let identity = ProvenIdentity::new(Mode::Binding, cloud, tenant, client_id);
                 Ok(Proof::new(identity, ends, scope, token))
             }
             Resolved::Managed { client_id } => {
@@ -245,6 +266,7 @@ impl Identities {
 enum Resolved<'a> {
     ServicePrincipal { tenant: &'a str, client_id: &'a str, client_secret: &'a Secret },
     Workload { tenant: &'a str, client_id: &'a str, assertion: Secret },
+    Binding { tenant: &'a str, client_id: &'a str, assertion: &'a Secret },
     Managed { client_id: Option<&'a str> },
     Pod(&'a Pod),
 }
@@ -260,15 +282,15 @@ async fn resolve(claim: &Claim) -> Result<Resolved<'_>> {
                 Assertion::Token(token) => token.clone(),
                 Assertion::File(path) => assertion::read(path).await?,
             };
-            if assertion.len() > MAX_ASSERTION {
-                return Err(Error::class("the service account token is longer than 16 KiB"));
-            }
-            text(&assertion, "service account token")?;
+            bounded(&assertion)?;
             Ok(Resolved::Workload { tenant: tenant.as_str(), client_id, assertion })
         }
         Claim::Managed { client_id } => Ok(Resolved::Managed { client_id: client_id.as_deref() }),
         Claim::Pod(pod) => Ok(Resolved::Pod(pod)),
-        Claim::Binding { .. } => Err(not_yet("identity binding (useAzureTokenProxy)")),
+        Claim::Binding { tenant, client_id, assertion } => {
+            bounded(assertion)?;
+            Ok(Resolved::Binding { tenant: tenant.as_str(), client_id, assertion })
+        }
     }
 }
 
@@ -280,7 +302,9 @@ fn text(secret: &Secret, what: &str) -> Result<()> {
     }
 }
 
-fn not_yet(mode: &str) -> Error {
-    Error::new(Code::IdentityUnavailable, format!("{mode} is not supported by this version"))
-        .fix("use workload identity, a service principal or a managed identity")
+fn bounded(assertion: &Secret) -> Result<()> {
+    if assertion.len() > MAX_ASSERTION {
+        return Err(Error::class("the service account token is longer than 16 KiB"));
+    }
+    text(assertion, "service account token")
 }

@@ -35,6 +35,7 @@ pub(super) enum Caller<'a> {
 pub(super) enum Incomplete {
     ServicePrincipal { client_id: String, client_secret: Secret },
     Workload { client_id: String, assertion: Assertion },
+    Binding { client_id: String, assertion: Secret },
     Complete(Claim),
 }
 
@@ -50,6 +51,9 @@ impl Incomplete {
             }
             Incomplete::Workload { client_id, assertion } => {
                 Claim::Workload { tenant: tenant()?, client_id, assertion }
+            }
+            Incomplete::Binding { client_id, assertion } => {
+                Claim::Binding { tenant: tenant()?, client_id, assertion }
             }
             Incomplete::Complete(claim) => claim,
         })
@@ -182,10 +186,10 @@ fn binding(inputs: &Inputs<'_>) -> Result<Incomplete> {
             format!("add the audience {} to the CSIDriver object's tokenRequests", tokens::BINDING),
         ));
     }
-    tokens::find(found, tokens::BINDING).map_err(|error| {
+    let assertion = tokens::find(found, tokens::BINDING).map_err(|error| {
         error.context("failed to parse service account token for identity binding, error")
     })?;
-    Ok(Incomplete::Complete(Claim::Binding { client_id: inputs.client_id.to_owned() }))
+    Ok(Incomplete::Binding { client_id: inputs.client_id.to_owned(), assertion })
 }
 
 fn needs_a_pod(mode: &str) -> Error {

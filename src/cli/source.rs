@@ -350,7 +350,7 @@ fn describe(claim: &Claim) -> String {
         Claim::Managed { client_id: Some(id) } => format!("user-assigned identity {id}"),
         Claim::Managed { client_id: None } => "system-assigned identity".to_owned(),
         Claim::Pod(_) => "pod identity".to_owned(),
-        Claim::Binding { client_id } => format!("identity binding {client_id}"),
+        Claim::Binding { client_id, .. } => format!("identity binding {client_id}"),
     }
 }
 

@@ -5,10 +5,12 @@ use serde_json::json;
 use super::lock;
 use super::reply::{Reply, Request, pairs};
 use super::state::{Holder, Shared, TENANT};
+use super::tokens;
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-pub(super) fn answer(state: &Shared, request: &Request) -> Reply {
+/// `proxied`: the cluster's token proxy asks, which vouches for tokens of its own audience.
+pub(super) fn answer(state: &Shared, request: &Request, proxied: bool) -> Reply {
     let path = request.path.trim_start_matches('/');
     if request.method == "GET" && path == "common/discovery/instance" {
         return instances(state);
@@ -20,14 +22,14 @@ pub(super) fn answer(state: &Shared, request: &Request) -> Reply {
     }
     match (request.method.as_str(), rest) {
         ("GET", "v2.0/.well-known/openid-configuration") => discovery(state),
-        ("POST", "oauth2/v2.0/token") => match token(state, request) {
+        ("POST", "oauth2/v2.0/token") => match token(state, request, proxied) {
             Ok(reply) | Err(reply) => reply,
         },
         _ => not_found(),
     }
 }
 
-fn token(state: &Shared, request: &Request) -> Result<Reply, Reply> {
+fn token(state: &Shared, request: &Request, proxied: bool) -> Result<Reply, Reply> {
     let form_type = request
         .header("content-type")
         .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
@@ -63,11 +65,15 @@ fn token(state: &Shared, request: &Request) -> Result<Reply, Reply> {
                 let why = "The client_assertion_type is not supported.";
                 return Err(refusal(400, "invalid_request", 900_144, why));
             }
+            let (audience, accounts, mode) = match proxied {
+                true => (tokens::BINDING, &identity.bound, "binding"),
+                false => (tokens::EXCHANGE, &identity.federated, "workload"),
+            };
             state
                 .issuer
-                .check(assertion, &identity.federated)
+                .check(assertion, audience, accounts)
                 .map_err(|refused| refusal(401, "invalid_client", refused.number, refused.why))?;
-            "workload"
+            mode
         } else {
             let secret = field("client_secret").map_err(|_| {
                 let why = "The request body must contain: 'client_assertion' or 'client_secret'.";

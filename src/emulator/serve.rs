@@ -38,17 +38,21 @@ pub(super) enum Front {
     Imds,
     Nmi,
     Admin,
+    /// The cluster's API server and, under its own TLS name, the token proxy.
+    Cluster,
+    TokenProxy,
 }
 
 pub(super) fn app(state: Arc<Shared>, front: Front) -> Router {
     Router::new().fallback(handle).with_state((state, front))
 }
 
-/// Accepts until told to stop; each connection is a task that ends with the same token.
+/// Accepts until told to stop; each connection is a task that ends with the same token. `app` gets
+/// the TLS server name.
 pub(super) fn spawn(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    app: Router,
+    app: impl Fn(Option<&str>) -> Router + Clone + Send + Sync + 'static,
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) {
@@ -73,10 +77,11 @@ pub(super) fn spawn(
                 let _permit = permit;
                 let work = async {
                     match tls {
-                        None => connection(stream, app).await,
+                        None => connection(stream, app(None)).await,
                         Some(tls) => {
                             let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
                             if let Ok(Ok(stream)) = handshake.await {
+                                let app = app(stream.get_ref().1.server_name());
                                 connection(stream, app).await;
                             }
                         }
@@ -108,11 +113,13 @@ async fn handle(
     let place = match front {
         Front::Admin => return respond(admin::answer(&state, &request), None),
         Front::Secure => Some(state.addresses.place(&request.host)),
-        Front::Imds | Front::Nmi => None,
+        Front::Imds | Front::Nmi | Front::TokenProxy => None,
+        Front::Cluster => return respond(Reply::text(401, "text/plain", "Unauthorized"), None),
     };
     let service = match (front, &place) {
         (Front::Imds, _) => Service::Imds,
         (Front::Nmi, _) => Service::Nmi,
+        (Front::TokenProxy, _) => Service::Entra,
         (_, Some(place)) => place.service(),
         (_, None) => Service::Vault,
     };
@@ -132,7 +139,7 @@ async fn handle(
         trouble.as_ref().and_then(|trouble| trouble.reply(service, &state.authorization()));
     let reply = replaced.unwrap_or_else(|| match (service, &place) {
         (_, Some(Place::Vault(name))) => vault::answer(&state, name, &request),
-        (Service::Entra, _) => entra::answer(&state, &request),
+        (Service::Entra, _) => entra::answer(&state, &request, matches!(front, Front::TokenProxy)),
         (Service::Imds, _) => imds::answer(&state, &request),
         (Service::Nmi, _) => imds::nmi(&state, &request),
         (Service::Vault, _) => Reply::nowhere(),

@@ -21,6 +21,8 @@ pub const TENANT: &str = "7e7a7700-0000-4000-8000-00000000dead";
 pub(super) const SERVICE_PRINCIPAL: &str = "5e7c1ce0-0000-4000-8000-00000000dead";
 /// The client with a federated credential for `system:serviceaccount:default:app`.
 pub const WORKLOAD_CLIENT: &str = "f0c10ad0-0000-4000-8000-00000000dead";
+/// The client that `system:serviceaccount:default:app` may use through the token proxy.
+pub const BINDING_CLIENT: &str = "b19d1090-0000-4000-8000-00000000dead";
 /// Client id of the machine's system-assigned identity.
 pub const SYSTEM_IDENTITY: &str = "5457e300-0000-4000-8000-00000000dead";
 /// Client id of a user-assigned identity.
@@ -67,6 +69,8 @@ pub(super) struct Identity {
     pub(super) secrets: Vec<Secret>,
     /// Namespace and service account of federated credentials.
     pub(super) federated: Vec<(String, String)>,
+    /// Namespace and service account that may use it through the token proxy.
+    pub(super) bound: Vec<(String, String)>,
     pub(super) allowed: BTreeSet<(ObjectKind, Verb)>,
     /// Tokens of an earlier epoch are revoked.
     pub(super) epoch: u64,
@@ -80,6 +84,7 @@ impl Identity {
             holder,
             secrets: Vec::new(),
             federated: Vec::new(),
+            bound: Vec::new(),
             allowed: allowed.collect(),
             epoch: 0,
         }
@@ -111,7 +116,10 @@ impl Shared {
         application.secrets.push(secret.clone());
         let mut workload = Identity::new(Holder::Application);
         workload.federated.push(("default".to_owned(), "app".to_owned()));
+        let mut binding = Identity::new(Holder::Application);
+        binding.bound.push(("default".to_owned(), "app".to_owned()));
         let identities = [
+            (BINDING_CLIENT, binding),
             (SERVICE_PRINCIPAL, application),
             (WORKLOAD_CLIENT, workload),
             (SYSTEM_IDENTITY, Identity::new(Holder::Managed { system: true })),

@@ -25,7 +25,10 @@ use super::{now, random};
 /// Issuer of service account tokens.
 const CLUSTER: &str = "https://oidc.akvfs.test/cluster/";
 /// The audience that Entra takes client assertions for.
-const EXCHANGE: &str = "api://AzureADTokenExchange";
+pub(super) const EXCHANGE: &str = "api://AzureADTokenExchange";
+
+/// The audience that the token proxy takes client assertions for.
+pub(super) const BINDING: &str = "api://AKSIdentityBinding";
 
 /// A service account token to be made; the default one is accepted.
 #[derive(Clone, Debug)]
@@ -169,6 +172,7 @@ impl Issuer {
     pub(super) fn check(
         &self,
         assertion: &str,
+        audience: &str,
         federated: &[(String, String)],
     ) -> std::result::Result<(), Refused> {
         #[derive(Deserialize)]
@@ -201,9 +205,9 @@ impl Issuer {
         if claims.exp <= now() {
             return Err(refused(700_024, "Client assertion is not within its valid time range."));
         }
-        let audience = claims.aud == EXCHANGE
-            || claims.aud.as_array().is_some_and(|list| list.iter().any(|aud| aud == EXCHANGE));
-        if !audience {
+        let right = claims.aud == audience
+            || claims.aud.as_array().is_some_and(|list| list.iter().any(|aud| aud == audience));
+        if !right {
             return Err(refused(
                 700_212,
                 "No matching federated identity record found for presented assertion audience.",

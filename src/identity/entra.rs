@@ -18,21 +18,21 @@ use serde::Deserialize;
 
 use crate::cloud::Cloud;
 use crate::error::{Code, Error, Hop, Result};
-use crate::http::{Answer, Http, retry_after};
+use crate::http::{Answer, retry_after};
 use crate::secret::Secret;
 
 use super::Token;
-use super::transport::Transport;
+use super::transport::{Route, Transport};
 
 pub(super) fn client_secret(
-    http: &Http,
+    route: Route,
     cloud: &Cloud,
     tenant: &str,
     client_id: &str,
     secret: &Secret,
 ) -> Result<Arc<dyn TokenCredential>> {
     let text = secret.expose_str().unwrap_or_default().to_owned();
-    let options = ClientSecretCredentialOptions { client_options: options(http, cloud) };
+    let options = ClientSecretCredentialOptions { client_options: options(route, cloud) };
     let credential = ClientSecretCredential::new(
         tenant,
         client_id.to_owned(),
@@ -44,13 +44,13 @@ pub(super) fn client_secret(
 }
 
 pub(super) fn client_assertion(
-    http: &Http,
+    route: Route,
     cloud: &Cloud,
     tenant: &str,
     client_id: &str,
     assertion: &Secret,
 ) -> Result<Arc<dyn TokenCredential>> {
-    let options = ClientAssertionCredentialOptions { client_options: options(http, cloud) };
+    let options = ClientAssertionCredentialOptions { client_options: options(route, cloud) };
     let credential = ClientAssertionCredential::new(
         tenant.to_owned(),
         client_id.to_owned(),
@@ -87,14 +87,14 @@ pub(super) async fn token(
     })
 }
 
-fn options(http: &Http, cloud: &Cloud) -> ClientOptions {
+fn options(route: Route, cloud: &Cloud) -> ClientOptions {
     let mut custom = CustomConfiguration::default();
     custom.authority_host = cloud.authority.clone();
     ClientOptions {
         cloud: Some(Arc::new(CloudConfiguration::from(custom))),
         // Retrying is decided by whoever knows the caller's deadline, not inside one attempt.
         retry: RetryOptions::none(),
-        transport: Some(AzureTransport::new(Arc::new(Transport(http.clone())))),
+        transport: Some(AzureTransport::new(Arc::new(Transport(route)))),
         ..ClientOptions::default()
     }
 }

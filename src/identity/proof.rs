@@ -23,6 +23,8 @@ pub enum Mode {
     Managed,
     /// NMI of this node, for one pod.
     Pod,
+    /// Client assertion at the cluster's token proxy.
+    Binding,
 }
 
 impl Mode {
@@ -33,6 +35,7 @@ impl Mode {
             Mode::Workload => "workload",
             Mode::Managed => "managed",
             Mode::Pod => "pod",
+            Mode::Binding => "binding",
         }
     }
 }
@@ -174,6 +177,9 @@ impl<'a> ProofKeyInput<'a> {
             Resolved::Workload { tenant, client_id, assertion } => {
                 (Mode::Workload, tenant, client_id, assertion.expose())
             }
+            Resolved::Binding { tenant, client_id, assertion } => {
+                (Mode::Binding, tenant, client_id, assertion.expose())
+            }
             Resolved::Managed { client_id } => (Mode::Managed, "", client_id.unwrap_or(""), b""),
             Resolved::Pod(pod) => (Mode::Pod, &pod.namespace, &pod.name, pod.uid.as_bytes()),
         };
@@ -241,6 +247,7 @@ mod tests {
             (sp("t", "c", &s1), &b, "scope"),
             (sp("t", "c", &s1), &a, "other"),
             (wl("s1"), &a, "scope"),
+            (Resolved::Binding { tenant: "t", client_id: "c", assertion: &s1 }, &a, "scope"),
             (wl("s2"), &a, "scope"),
             (Resolved::Managed { client_id: None }, &a, "scope"),
             (Resolved::Managed { client_id: Some("c") }, &a, "scope"),

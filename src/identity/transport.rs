@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use azure_core::http::{AsyncRawResponse, HttpClient, Request, headers::Headers};
 use azure_core::{Error as AzureError, error::ErrorKind};
+use reqwest::RequestBuilder;
+use reqwest::Url;
 
 use crate::error::Hop;
 use crate::http::{Exchange, Http, exchange};
 
+use super::binding::TokenRoute;
 use super::entra;
 
 /// Largest accepted answer of a token service.
@@ -17,7 +20,27 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// The transport handed to the SDK's credentials.
 #[derive(Debug)]
-pub(super) struct Transport(pub(super) Http);
+pub(super) struct Transport(pub(super) Route);
+
+/// Where a token request goes; the SDK knows only Entra's own URL.
+#[derive(Debug)]
+pub(super) enum Route {
+    /// To the URL.
+    Entra(Http),
+    /// To the cluster's token proxy.
+    Proxy(TokenRoute),
+}
+
+impl Route {
+    fn post(&self, url: &Url) -> crate::Result<(RequestBuilder, String)> {
+        let request = match self {
+            Route::Entra(http) => http.secure()?.post(url.clone()),
+            Route::Proxy(proxy) => return Ok(proxy.post(url)),
+        };
+        let host = url.host_str().unwrap_or_default();
+        Ok((request, format!("https://{host}{}", url.path())))
+    }
+}
 
 #[async_trait::async_trait]
 impl HttpClient for Transport {
@@ -26,9 +49,7 @@ impl HttpClient for Transport {
         let wrap = |error: crate::Error| {
             AzureError::with_error(ErrorKind::Io, error, "token request failed")
         };
-        let url = request.url();
-        let host = url.host_str().unwrap_or_default();
-        let mut outgoing = self.0.secure().map_err(wrap)?.post(url.clone());
+        let (mut outgoing, to) = self.0.post(request.url()).map_err(wrap)?;
         for (name, value) in request.headers().iter() {
             outgoing = outgoing.header(name.as_str(), value.as_str());
         }
@@ -39,7 +60,7 @@ impl HttpClient for Transport {
             outgoing.body(body.clone()),
             Exchange {
                 hop: Hop::Entra,
-                what: &format!("token request to https://{host}{}", url.path()),
+                what: &format!("token request to {to}"),
                 max_body: MAX_BODY,
                 deadline: Instant::now() + LIMIT,
             },

@@ -1,7 +1,12 @@
 //! Identity modes of pods, through the real server.
 
-use akvfs::emulator::{POD_IDENTITY, Seed};
-use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use akvfs::emulator::{BINDING_CLIENT, POD_IDENTITY, Seed, WorkloadToken};
+use akvfs::fetch::Fetch;
+use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::canary;
@@ -69,5 +74,114 @@ async fn a_pod_that_kubelet_does_not_vouch_for_is_not_asked_about() {
         let text = "failed to build auth config for mode PodIdentity: ";
         assert!(status.message().contains(text), "{status}");
     }
+    assert_eq!(world.control.counters().token_requests, 0);
+}
+
+const BINDING: &str = "api://AKSIdentityBinding";
+
+/// A call by identity binding, with a token of the emulated cluster.
+pub fn binding_call(world: &World, token: &WorkloadToken) -> Call {
+    let mut call = world.call(&[&secret(ONE)]);
+    call.secrets = Value::Null;
+    call.set("useAzureTokenProxy", "true").set("clientID", BINDING_CLIENT);
+    let audience = token.audience.clone();
+    let token = world.emulator.workload_token(token).unwrap();
+    canary::note("service account token", token.expose());
+    let tokens = json!({ audience: { "token": token.expose_str().unwrap() } });
+    call.set("csi.storage.k8s.io/serviceAccount.tokens", &tokens.to_string());
+    call
+}
+
+pub fn bound() -> WorkloadToken {
+    WorkloadToken { audience: BINDING.to_owned(), ..WorkloadToken::default() }
+}
+
+/// The TLS name comes from the API server's certificate; Entra itself is never asked.
+#[tokio::test]
+async fn identity_binding_gets_its_token_from_the_clusters_proxy() {
+    let world = World::start(one()).await;
+    let call = binding_call(&world, &bound());
+    world.mount(&call).await.unwrap();
+    world.mount(&call).await.unwrap();
+    let counters = world.control.counters();
+    assert_eq!(counters.tokens.into_iter().collect::<Vec<_>>(), [("binding", 1)]);
+    let requests = world.control.requests();
+    let token = requests.iter().find(|request| request.method == "POST").unwrap();
+    assert_eq!(token.host, "kubernetes.default.svc.cluster.local");
+    assert!(token.path.ends_with("/oauth2/v2.0/token"), "{}", token.path);
+    // Another service account may not use the identity, nor may a token for Entra.
+    let other = WorkloadToken { service_account: "other".to_owned(), ..bound() };
+    let status = world.mount(&binding_call(&world, &other)).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    let status = world.mount(&binding_call(&world, &WorkloadToken::default())).await.unwrap_err();
+    let text = "failed to parse service account token for identity binding";
+    assert!(status.message().contains(text), "{status}");
+}
+
+/// What is wrong with the proxy concerns the Mounts that need it, and the cluster's CA is read anew.
+#[tokio::test]
+async fn a_proxy_that_is_not_trusted_is_told_to_its_own_mounts_until_the_ca_file_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.crt");
+    let mut good = PathBuf::new();
+    let world = World::with_endpoints(
+        one(),
+        |endpoints| {
+            let proxy = endpoints.token_proxy.as_mut().unwrap();
+            good = std::mem::replace(&mut proxy.ca_file, ca_file.clone());
+            proxy.sni = TOKEN_PROXY.to_owned();
+        },
+        |http| Fetch::new(http).unwrap(),
+    )
+    .await;
+    let call = binding_call(&world, &bound());
+    let refused = async |text: &str| {
+        let status = world.mount(&call).await.unwrap_err();
+        assert!(status.message().contains(text), "{status}");
+        assert_eq!(world.control.counters().token_requests, 0);
+    };
+    std::fs::write(&ca_file, "no certificate").unwrap();
+    refused("proxy transport not available: ").await;
+    std::fs::write(&ca_file, world.emulator.ca_pem()).unwrap();
+    refused("TLS failed").await;
+    world.mount(&world.call(&[&secret(ONE)])).await.unwrap();
+    world.control.reset_log();
+    std::fs::copy(&good, &ca_file).unwrap();
+    world.mount(&call).await.unwrap();
+}
+
+const TOKEN_PROXY: &str = "aeaf29ip1hi5q38ebc3u4daum81u0unk52t5bg50j25234fmuj78g.ests.aks";
+
+/// Outside AKS there is no such certificate: said once, and not looked up for every Mount.
+#[tokio::test]
+async fn a_cluster_without_a_token_proxy_is_not_asked_again_and_again() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let world = World::with_endpoints(
+        one(),
+        |endpoints| {
+            let proxy = endpoints.token_proxy.as_mut().unwrap();
+            proxy.api_server = format!("https://127.0.0.1:{port}").parse().unwrap();
+        },
+        |http| Fetch::new(http).unwrap(),
+    )
+    .await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let closer = tokio::spawn(async move {
+        // Counted before it is closed, and closing it is what the look-up waits for.
+        while let Ok((connection, _)) = silent.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            drop(connection);
+        }
+    });
+    let call = binding_call(&world, &bound());
+    for _ in 0..3 {
+        let status = world.mount(&call).await.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        assert!(status.message().contains("proxy transport not available: "), "{status}");
+    }
+    closer.abort();
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
     assert_eq!(world.control.counters().token_requests, 0);
 }

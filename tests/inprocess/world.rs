@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use akvfs::app::{self, CsiServer};
-use akvfs::cloud::CloudSource;
+use akvfs::cloud::{CloudSource, Endpoints};
 use akvfs::csi::client;
 use akvfs::csi::mount::Mounter;
 use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
@@ -51,11 +51,21 @@ impl World {
     }
 
     async fn with(seed: Seed, fetch: impl FnOnce(Http) -> Fetch) -> Self {
+        Self::with_endpoints(seed, |_| {}, fetch).await
+    }
+
+    /// With addresses that differ from the emulator's own.
+    pub async fn with_endpoints(
+        seed: Seed,
+        change: impl FnOnce(&mut Endpoints),
+        fetch: impl FnOnce(Http) -> Fetch,
+    ) -> Self {
         canary::capture_logs();
         let emulator = Emulator::start(Config { seed, ..Config::default() }).await.unwrap();
         let (_, secret) = emulator.service_principal();
         canary::note("client secret", secret.expose());
-        let endpoints = emulator.endpoints();
+        let mut endpoints = emulator.endpoints();
+        change(&mut endpoints);
         let dir = tempfile::tempdir().unwrap();
         let clouds =
             CloudSource::new(endpoints.clone(), "AzurePublicCloud", dir.path().to_owned()).unwrap();
