@@ -110,6 +110,15 @@ pub enum Claim {
         /// `clientsecret` of the secrets.
         client_secret: Secret,
     },
+    /// Client id and certificate of an app registration.
+    Certificate {
+        /// Tenant to ask.
+        tenant: Tenant,
+        /// `clientid` of the secrets.
+        client_id: String,
+        /// `clientcertificate` of the secrets: PEM, PFX, or base64 of a PFX, with its private key.
+        certificate: Secret,
+    },
     /// Workload identity: a service account token as client assertion.
     Workload {
         /// Tenant to ask.

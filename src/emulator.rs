@@ -26,6 +26,7 @@
 
 mod addresses;
 mod admin;
+mod client_assertion;
 mod cluster;
 mod control;
 mod entra;
@@ -61,7 +62,7 @@ pub use addresses::Names;
 pub use control::Control;
 pub use faults::{Fault, Service, Trouble, Where};
 pub use log::{Counters, RequestRecord};
-pub use seed::{CertificateSeed, KeySeed, Seed};
+pub use seed::{CertificateSeed, KeySeed, Seed, client_certificate};
 use state::Shared;
 pub use state::{
     BINDING_CLIENT, POD_IDENTITY, SYSTEM_IDENTITY, TENANT, USER_IDENTITY, Verb, WORKLOAD_CLIENT,

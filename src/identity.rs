@@ -12,6 +12,7 @@
 
 mod assertion;
 mod binding;
+mod certificate;
 mod entra;
 mod imds;
 mod lifetime;
@@ -224,6 +225,16 @@ impl Identities {
                     ProvenIdentity::new(Mode::ServicePrincipal, cloud, tenant, client_id);
                 Ok(Proof::new(identity, token.expires, scope, token))
             }
+            Resolved::Certificate { tenant, client_id, certificate } => {
+                let audience = entra::token_url(cloud, tenant);
+                let assertion = certificate::assertion(certificate, &audience, client_id).await?;
+                let route = Route::Entra(http.clone());
+                let credential =
+                    entra::client_assertion(route, cloud, tenant, client_id, &assertion)?;
+                let token = entra::token(credential.as_ref(), scope, deadline).await?;
+                let identity = ProvenIdentity::new(Mode::Certificate, cloud, tenant, client_id);
+                Ok(Proof::new(identity, token.expires, scope, token))
+            }
             Resolved::Workload { tenant, client_id, assertion } => {
                 let credential = entra::client_assertion(
                     Route::Entra(http.clone()),
@@ -265,6 +276,7 @@ impl Identities {
 /// A claim whose inputs are all in memory: what exactly will be sent, and so what the proof is of.
 enum Resolved<'a> {
     ServicePrincipal { tenant: &'a str, client_id: &'a str, client_secret: &'a Secret },
+    Certificate { tenant: &'a str, client_id: &'a str, certificate: &'a Secret },
     Workload { tenant: &'a str, client_id: &'a str, assertion: Secret },
     Binding { tenant: &'a str, client_id: &'a str, assertion: &'a Secret },
     Managed { client_id: Option<&'a str> },
@@ -276,6 +288,9 @@ async fn resolve(claim: &Claim) -> Result<Resolved<'_>> {
         Claim::ServicePrincipal { tenant, client_id, client_secret } => {
             text(client_secret, "client secret")?;
             Ok(Resolved::ServicePrincipal { tenant: tenant.as_str(), client_id, client_secret })
+        }
+        Claim::Certificate { tenant, client_id, certificate } => {
+            Ok(Resolved::Certificate { tenant: tenant.as_str(), client_id, certificate })
         }
         Claim::Workload { tenant, client_id, assertion } => {
             let assertion = match assertion {

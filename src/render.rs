@@ -28,6 +28,8 @@ use crate::error::{Code, Error, Result};
 use crate::secret::Secret;
 use crate::vault::{Body, ObjectVersion};
 
+pub(crate) use pkcs12::open as open_pkcs12;
+
 /// How the process renders certificates.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {

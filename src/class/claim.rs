@@ -7,6 +7,8 @@ use crate::secret::Secret;
 
 use super::{Assertion, Claim, Pod, Secrets, Tenant, tokens};
 
+const SECRET: &str = "clientsecret";
+const CERTIFICATE: &str = "clientcertificate";
 /// Longest name of a Kubernetes object.
 const MAX_NAME: usize = 253;
 
@@ -31,9 +33,28 @@ pub(super) enum Caller<'a> {
     Machine(Option<&'a PathBuf>),
 }
 
+/// What proves a service principal.
+pub(super) enum Credential {
+    Secret(Secret),
+    Certificate(Secret),
+}
+
+impl Credential {
+    fn of(self, tenant: Tenant, client_id: String) -> Claim {
+        match self {
+            Credential::Secret(client_secret) => {
+                Claim::ServicePrincipal { tenant, client_id, client_secret }
+            }
+            Credential::Certificate(certificate) => {
+                Claim::Certificate { tenant, client_id, certificate }
+            }
+        }
+    }
+}
+
 /// A claim that lacks the tenant, whose syntax upstream looks at much later.
 pub(super) enum Incomplete {
-    ServicePrincipal { client_id: String, client_secret: Secret },
+    ServicePrincipal(String, Credential),
     Workload { client_id: String, assertion: Assertion },
     Binding { client_id: String, assertion: Secret },
     Complete(Claim),
@@ -46,8 +67,8 @@ impl Incomplete {
             Tenant::parse(tenant).map_err(|error| error.context("failed to get keyvault client"))
         };
         Ok(match self {
-            Incomplete::ServicePrincipal { client_id, client_secret } => {
-                Claim::ServicePrincipal { tenant: tenant()?, client_id, client_secret }
+            Incomplete::ServicePrincipal(client_id, credential) => {
+                credential.of(tenant()?, client_id)
             }
             Incomplete::Workload { client_id, assertion } => {
                 Claim::Workload { tenant: tenant()?, client_id, assertion }
@@ -58,6 +79,11 @@ impl Incomplete {
             Incomplete::Complete(claim) => claim,
         })
     }
+}
+
+/// Whether a certificate is there beside the secret that is used.
+pub(super) fn certificate_unused(secrets: Option<&Secrets>) -> bool {
+    secrets.is_some_and(|secrets| secrets.get(SECRET).and(secrets.get(CERTIFICATE)).is_some())
 }
 
 /// Selects the mode. `clientID` has no meaning in the pod identity and managed identity modes.
@@ -79,25 +105,27 @@ pub(super) fn select(inputs: &Inputs<'_>) -> Result<Incomplete> {
 /// The service principal in `secrets`.
 ///
 /// # Errors
-/// ClassInvalid when `clientid` or `clientsecret` (in any case) is missing or empty.
+/// ClassInvalid when `clientid` (in any case), or both of `clientsecret` and `clientcertificate`, are
+/// missing or empty.
 pub fn service_principal(tenant: Tenant, secrets: Option<&Secrets>) -> Result<Claim> {
-    let (client_id, client_secret) = credentials(secrets)?;
-    Ok(Claim::ServicePrincipal { tenant, client_id, client_secret })
+    let (client_id, credential) = credentials(secrets)?;
+    Ok(credential.of(tenant, client_id))
 }
 
 fn principal(secrets: Option<&Secrets>, caller: Caller<'_>) -> Result<Incomplete> {
-    let (client_id, client_secret) =
+    let (client_id, credential) =
         credentials(secrets).map_err(|error| match (secrets, caller) {
             (None, Caller::Machine(_)) => error.fix(
                 "give --secrets-file, or set clientID (workload identity) or useVMManagedIdentity",
             ),
             _ => error,
         })?;
-    Ok(Incomplete::ServicePrincipal { client_id, client_secret })
+    Ok(Incomplete::ServicePrincipal(client_id, credential))
 }
 
-/// Client id and secret, as given: a blank or line end around them is part of them.
-fn credentials(secrets: Option<&Secrets>) -> Result<(String, Secret)> {
+/// Client id and secret, as given: a blank or line end around them is part of them. As upstream knows
+/// no certificate, one beside a secret changes nothing.
+fn credentials(secrets: Option<&Secrets>) -> Result<(String, Credential)> {
     let secrets = secrets.ok_or_else(|| {
         Error::class("failed to get credentials, nodePublishSecretRef secret is not set").fix(
             "name a Secret with clientid and clientsecret in the volume's nodePublishSecretRef and \
@@ -111,12 +139,21 @@ fn credentials(secrets: Option<&Secrets>) -> Result<(String, Secret)> {
             ))
         })
     };
-    let (client_id, client_secret) = (find("clientid")?, find("clientsecret")?);
+    let client_id = find("clientid")?;
+    let credential =
+        match (find(SECRET), secrets.get(CERTIFICATE)) {
+            (Ok(secret), _) => Credential::Secret(secret),
+            (Err(_), Some(certificate)) => Credential::Certificate(certificate.clone()),
+            (Err(error), None) => return Err(error.fix(
+                "add a non-empty clientsecret, or a clientcertificate (PEM or PFX with its private \
+             key), to the Secret of nodePublishSecretRef (or --secrets-file)",
+            )),
+        };
     let client_id = client_id
         .expose_str()
         .ok_or_else(|| Error::class("the clientid in secrets is not text"))?
         .to_owned();
-    Ok((client_id, client_secret))
+    Ok((client_id, credential))
 }
 
 fn workload(inputs: &Inputs<'_>) -> Result<Incomplete> {

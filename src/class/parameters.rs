@@ -13,7 +13,7 @@ use crate::error::{Error, Result, printable};
 use super::claim::{self, Caller, Inputs};
 use super::objects;
 use super::paths::Rules;
-use super::{MountSpec, Parsed, Pod, Request, Secrets, VaultName, Wanted};
+use super::{Claim, MountSpec, Parsed, Pod, Request, Secrets, VaultName, Wanted};
 
 pub use super::claim::{managed_identity, service_principal};
 
@@ -95,6 +95,11 @@ impl Parameters<'_> {
         let vault =
             VaultName::parse(vault).map_err(|error| error.context("failed to get vault"))?;
         let identity = identity.complete(tenant)?;
+        if matches!(identity, Claim::ServicePrincipal { .. })
+            && claim::certificate_unused(self.secrets)
+        {
+            notices.push("clientcertificate has no effect beside clientsecret".to_owned());
+        }
         let wanted = Wanted::Objects(objects);
         let pod = self.pod;
         Ok(Parsed::Mount(Box::new(MountSpec { pod, cloud, vault, identity, wanted, notices })))

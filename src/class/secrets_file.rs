@@ -1,6 +1,7 @@
 //! `--secrets-file`: what stands for nodePublishSecretRef outside a cluster.
 //!
-//! Either the Secret's manifest, or a directory as a Secret volume has it, with a file for each key.
+//! Either the Secret's manifest, or a directory as a Secret volume has it, with a file for each key
+//! (clientid, and clientsecret or clientcertificate).
 //! A file that group or others may read is refused: its mode is the only thing that guards it.
 
 use std::collections::BTreeMap;
@@ -20,12 +21,13 @@ use super::yaml::{self, Bounds};
 
 /// Largest file of a directory.
 const MAX_VALUE: usize = 64 * 1024;
-/// The files that are looked for in a directory.
-const KEYS: [&str; 2] = ["clientid", "clientsecret"];
+const SECRET: &str = "clientsecret";
+const CERTIFICATE: &str = "clientcertificate";
 const BOUNDS: Bounds = Bounds { openers: 4_096, indicators: 65_536 };
 const QUOTED: usize = 64;
 
-/// Reads a Secret manifest, or a directory with the files clientid and clientsecret.
+/// Reads a Secret manifest, or a directory with the file clientid and the file clientsecret or
+/// clientcertificate.
 ///
 /// # Errors
 /// ClassInvalid when something cannot be read, is too large, open to others or not understood. The
@@ -37,8 +39,18 @@ pub fn read(path: &Path) -> Result<Secrets> {
         return manifest(&text).map_err(|error| error.context(path.display()));
     }
     let mut secrets = BTreeMap::new();
-    for key in KEYS {
+    // With neither, the error is about the secret.
+    let credential = match path.join(CERTIFICATE).exists() && !path.join(SECRET).exists() {
+        true => CERTIFICATE,
+        false => SECRET,
+    };
+    for key in ["clientid", credential] {
         let text = file::read(&path.join(key), MAX_VALUE)?;
+        if key == CERTIFICATE {
+            // May be binary.
+            secrets.insert(key.to_owned(), Secret::new(text.to_vec()));
+            continue;
+        }
         // Editors and `echo` end a file with a line end that is not part of the value.
         let value = text.strip_suffix(b"\n").unwrap_or(&text);
         let value = value.strip_suffix(b"\r").unwrap_or(value);

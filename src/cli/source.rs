@@ -28,7 +28,7 @@ pub(crate) struct SourceArgs {
     /// class.yaml, class.yaml#NAME, `https://VAULT.vault.azure.net[/secrets]`, or dev:[SEED.yaml]
     #[arg(value_name = "SOURCE")]
     source: String,
-    /// clientid and clientsecret: a Secret manifest, or a directory with these two files
+    /// clientid with clientsecret or clientcertificate: a Secret manifest, or a directory of files
     #[arg(long, value_name = "PATH", env = "AKVFS_SECRETS_FILE")]
     secrets_file: Option<PathBuf>,
     /// Service account token for workload identity, re-read on each use
@@ -59,7 +59,7 @@ pub(crate) struct SourceArgs {
 /// Identities that work without a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Identity {
-    /// clientid and clientsecret from --secrets-file, with --tenant-id
+    /// clientid and clientsecret (or clientcertificate) from --secrets-file, with --tenant-id
     ServicePrincipal,
     /// Managed identity of this machine; --client-id for a user-assigned one
     Managed,
@@ -341,11 +341,15 @@ fn read_manifest(path: &Path) -> Result<String> {
 /// The claim in a line for people; ids are no secrets, secrets are not in it.
 fn describe(claim: &Claim) -> String {
     match claim {
-        Claim::ServicePrincipal { client_id, .. } if class::claim::is_guid(client_id) => {
+        Claim::ServicePrincipal { client_id, .. } | Claim::Certificate { client_id, .. }
+            if class::claim::is_guid(client_id) =>
+        {
             format!("service principal {client_id}")
         }
         // Whoever mixed the two keys up must not find the secret on the screen.
-        Claim::ServicePrincipal { .. } => "service principal (clientid is no GUID)".to_owned(),
+        Claim::ServicePrincipal { .. } | Claim::Certificate { .. } => {
+            "service principal (clientid is no GUID)".to_owned()
+        }
         Claim::Workload { client_id, .. } => format!("workload identity {client_id}"),
         Claim::Managed { client_id: Some(id) } => format!("user-assigned identity {id}"),
         Claim::Managed { client_id: None } => "system-assigned identity".to_owned(),

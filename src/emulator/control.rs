@@ -116,6 +116,13 @@ impl Control {
         lock(&self.0.identities).insert(client.to_ascii_lowercase(), identity);
     }
 
+    /// Another app registration with every permission, which knows this certificate (DER).
+    pub fn add_certificate_client(&self, client: &str, certificate: &[u8]) {
+        let mut identity = Identity::new(Holder::Application);
+        identity.certificates.push(certificate.to_vec());
+        lock(&self.0.identities).insert(client.to_ascii_lowercase(), identity);
+    }
+
     /// Assigns an identity of its own, with every permission, to a pod.
     pub fn assign_pod(&self, namespace: &str, name: &str, client: &str) {
         let client = client.to_ascii_lowercase();

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::client_assertion;
 use super::lock;
 use super::reply::{Reply, Request, pairs};
 use super::state::{Holder, Shared, TENANT};
@@ -60,7 +61,14 @@ fn token(state: &Shared, request: &Request, proxied: bool) -> Result<Reply, Repl
                 let why = "Application was not found in the directory.";
                 refusal(400, "unauthorized_client", 700_016, why)
             })?;
-        let mode = if let Ok(assertion) = field("client_assertion") {
+        let mode = if let Ok(assertion) = field("client_assertion")
+            && client_assertion::is_by(assertion, &client)
+        {
+            let audience = format!("{}/oauth2/v2.0/token", state.authorization());
+            client_assertion::check(assertion, &client, &audience, &identity.certificates)
+                .map_err(|refused| refusal(401, "invalid_client", refused.number, refused.why))?;
+            "certificate"
+        } else if let Ok(assertion) = field("client_assertion") {
             if field("client_assertion_type")? != JWT_BEARER {
                 let why = "The client_assertion_type is not supported.";
                 return Err(refusal(400, "invalid_request", 900_144, why));

@@ -44,7 +44,7 @@ pub struct Counters {
     pub reads: BTreeMap<String, u64>,
     /// Pages of lists asked for with an accepted token.
     pub lists: u64,
-    /// Tokens given, by mode: `service-principal`, `workload`, `binding`, `managed`,
+    /// Tokens given, by mode: `service-principal`, `certificate`, `workload`, `binding`, `managed`,
     /// `pod`.
     pub tokens: BTreeMap<&'static str, u64>,
     /// Token requests to Entra, IMDS and NMI, refused ones too.

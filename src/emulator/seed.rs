@@ -92,6 +92,19 @@ pub struct CertificateSeed {
     pub chain: bool,
 }
 
+/// A certificate for a client, with its private key: PEM text or a PFX in base64; and its DER.
+///
+/// # Errors
+/// For a key type that has no certificates here.
+pub fn client_certificate(seed: CertificateSeed) -> Result<(Secret, Vec<u8>)> {
+    let made = certificates::make("client", seed)?;
+    let material = match made.pfx {
+        Some(pfx) => STANDARD.encode(pfx),
+        None => made.pem,
+    };
+    Ok((Secret::from_string(material), made.cer))
+}
+
 impl Default for Seed {
     /// One empty vault.
     fn default() -> Self {

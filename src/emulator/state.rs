@@ -67,6 +67,8 @@ pub(super) const KINDS: [ObjectKind; 3] =
 pub(super) struct Identity {
     pub(super) holder: Holder,
     pub(super) secrets: Vec<Secret>,
+    /// DER.
+    pub(super) certificates: Vec<Vec<u8>>,
     /// Namespace and service account of federated credentials.
     pub(super) federated: Vec<(String, String)>,
     /// Namespace and service account that may use it through the token proxy.
@@ -83,6 +85,7 @@ impl Identity {
         Self {
             holder,
             secrets: Vec::new(),
+            certificates: Vec::new(),
             federated: Vec::new(),
             bound: Vec::new(),
             allowed: allowed.collect(),

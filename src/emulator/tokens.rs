@@ -245,7 +245,7 @@ fn unsigned(algorithm: &str, claims: &Value) -> String {
 }
 
 /// The payload of `HEADER.PAYLOAD`.
-fn payload<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
+pub(super) fn payload<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
     let (_, payload) = text.split_once('.')?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
 }

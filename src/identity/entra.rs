@@ -87,6 +87,11 @@ pub(super) async fn token(
     })
 }
 
+/// Where the SDK asks for tokens of this tenant.
+pub(super) fn token_url(cloud: &Cloud, tenant: &str) -> String {
+    format!("{}/{tenant}/oauth2/v2.0/token", cloud.authority)
+}
+
 fn options(route: Route, cloud: &Cloud) -> ClientOptions {
     let mut custom = CustomConfiguration::default();
     custom.authority_host = cloud.authority.clone();
@@ -191,6 +196,10 @@ fn likely_fix(number: &str) -> Option<&'static str> {
         "7000222" => "the client secret has expired: create a new one and update the Secret",
         "700016" => {
             "no app registration with this client id in this tenant: check clientID and tenantID"
+        }
+        "700027" => {
+            "the app registration does not know this certificate, or it has expired: upload its \
+             public part there"
         }
         "90002" => "no such tenant: check tenantID and cloudName",
         "70021" | "700213" | "700211" | "7002138" => {

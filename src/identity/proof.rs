@@ -17,6 +17,8 @@ use super::{FRESH, MARGIN, Resolved, Token};
 pub enum Mode {
     /// Client secret at Entra.
     ServicePrincipal,
+    /// Client certificate at Entra.
+    Certificate,
     /// Client assertion (service account token) at Entra.
     Workload,
     /// IMDS of this machine.
@@ -32,6 +34,7 @@ impl Mode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Mode::ServicePrincipal => "service-principal",
+            Mode::Certificate => "certificate",
             Mode::Workload => "workload",
             Mode::Managed => "managed",
             Mode::Pod => "pod",
@@ -174,6 +177,9 @@ impl<'a> ProofKeyInput<'a> {
             Resolved::ServicePrincipal { tenant, client_id, client_secret } => {
                 (Mode::ServicePrincipal, tenant, client_id, client_secret.expose())
             }
+            Resolved::Certificate { tenant, client_id, certificate } => {
+                (Mode::Certificate, tenant, client_id, certificate.expose())
+            }
             Resolved::Workload { tenant, client_id, assertion } => {
                 (Mode::Workload, tenant, client_id, assertion.expose())
             }
@@ -247,6 +253,7 @@ mod tests {
             (sp("t", "c", &s1), &b, "scope"),
             (sp("t", "c", &s1), &a, "other"),
             (wl("s1"), &a, "scope"),
+            (Resolved::Certificate { tenant: "t", client_id: "c", certificate: &s1 }, &a, "scope"),
             (Resolved::Binding { tenant: "t", client_id: "c", assertion: &s1 }, &a, "scope"),
             (wl("s2"), &a, "scope"),
             (Resolved::Managed { client_id: None }, &a, "scope"),

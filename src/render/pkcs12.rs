@@ -46,15 +46,15 @@ const EMPTY: &[u8] = &[];
 
 /// What a PFX holds, in its order.
 #[derive(Default)]
-pub(super) struct Contents {
+pub(crate) struct Contents {
     /// PKCS#8 DER.
-    pub(super) keys: Vec<Zeroizing<Vec<u8>>>,
+    pub(crate) keys: Vec<Zeroizing<Vec<u8>>>,
     /// X.509 DER.
-    pub(super) certificates: Vec<Vec<u8>>,
+    pub(crate) certificates: Vec<Vec<u8>>,
 }
 
 /// Opens a PFX that has the empty password.
-pub(super) fn open(pfx: &[u8]) -> Result<Contents> {
+pub(crate) fn open(pfx: &[u8]) -> Result<Contents> {
     let mut budget = Budget::default();
     let mut outer = Elements::new("PFX", pfx);
     let mut pfx = outer.sequence("PFX")?;

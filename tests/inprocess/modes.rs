@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use akvfs::emulator::{BINDING_CLIENT, POD_IDENTITY, Seed, WorkloadToken};
+use akvfs::emulator::{
+    BINDING_CLIENT, CertificateSeed, KeySeed, POD_IDENTITY, Seed, WorkloadToken, client_certificate,
+};
 use akvfs::fetch::Fetch;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -184,4 +186,40 @@ async fn a_cluster_without_a_token_proxy_is_not_asked_again_and_again() {
     closer.abort();
     assert_eq!(asked.load(Ordering::SeqCst), 1);
     assert_eq!(world.control.counters().token_requests, 0);
+}
+
+const CERTIFICATE_CLIENT: &str = "ce271f1c-0000-4000-8000-00000000dead";
+
+/// The assertion's signature, audience and thumbprint are what the emulated Entra checks.
+#[tokio::test]
+async fn a_service_principal_may_have_a_certificate_instead_of_a_secret() {
+    let world = World::start(one()).await;
+    let mut call = world.call(&[&secret(ONE)]);
+    let seed = |pfx, chain| CertificateSeed { key: KeySeed::Rsa, pfx, chain };
+    for seed in [seed(false, false), seed(false, true), seed(true, true)] {
+        let (material, der) = client_certificate(seed).unwrap();
+        canary::note("client certificate", material.expose());
+        world.control.add_certificate_client(CERTIFICATE_CLIENT, &der);
+        let text = material.expose_str().unwrap();
+        call.secrets = json!({ "clientid": CERTIFICATE_CLIENT, "ClientCertificate": text });
+        world.control.reset_log();
+        world.mount(&call).await.unwrap();
+        let counters = world.control.counters();
+        assert_eq!(counters.tokens.into_iter().collect::<Vec<_>>(), [("certificate", 1)]);
+    }
+    // The same key in a certificate that the application does not know.
+    let (material, _) = client_certificate(seed(true, false)).unwrap();
+    call.secrets = json!({
+        "clientid": CERTIFICATE_CLIENT, "clientcertificate": material.expose_str().unwrap()
+    });
+    let status = world.mount(&call).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    assert!(status.message().contains("AADSTS700027"), "{status}");
+    // Whoever has both, as upstream understands it.
+    let (client_id, client_secret) = world.emulator.service_principal();
+    let client_secret = client_secret.expose_str().unwrap().to_owned();
+    call.secrets = json!({
+        "clientid": client_id, "clientsecret": client_secret, "clientcertificate": "unused"
+    });
+    world.mount(&call).await.unwrap();
 }
