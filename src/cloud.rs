@@ -19,6 +19,8 @@ use crate::error::{Error, Result, printable};
 
 pub use token_proxy::TokenProxy;
 
+/// Path of an AD FS below its host; with the slash left out, the tenant that stands for it.
+const ADFS: &str = "/adfs";
 /// The name of every custom cloud.
 const CUSTOM: &str = "AzureStackCloud";
 /// Where upstream looks for a custom cloud's file.
@@ -43,7 +45,8 @@ const TABLE: [(&[&str], &str, &str); 4] = [
 pub struct Cloud {
     /// Canonical name, such as `AzurePublicCloud`; `AzureStackCloud` for a custom one.
     pub name: String,
-    /// Token authority, `https://host[:port]`, without a trailing slash.
+    /// Token authority, `https://host[:port]`, without a trailing slash; a custom cloud's may end in
+    /// `/adfs`.
     pub authority: String,
     /// Vault DNS suffix, `host[:port]`, such as `vault.azure.net`.
     pub vault_suffix: String,
@@ -56,6 +59,26 @@ pub struct Cloud {
 }
 
 impl Cloud {
+    /// Whether tokens of this tenant come from an AD FS rather than from Entra.
+    ///
+    /// # Errors
+    /// ClassInvalid when the authority is an AD FS and the tenant is another one.
+    pub(crate) fn is_adfs(&self, tenant: &str) -> Result<bool> {
+        let wanted = ADFS.strip_prefix('/').is_some_and(|adfs| tenant.eq_ignore_ascii_case(adfs));
+        if self.authority.ends_with(ADFS) && !wanted {
+            return Err(Error::class(
+                "the cloud's activeDirectoryEndpoint is an AD FS, but tenantID is not adfs",
+            )
+            .fix("set tenantID: adfs, or take /adfs off the cloud's activeDirectoryEndpoint"));
+        }
+        Ok(wanted)
+    }
+
+    /// The authority's host, `https://host[:port]`.
+    pub(crate) fn authority_host(&self) -> &str {
+        self.authority.strip_suffix(ADFS).unwrap_or(&self.authority)
+    }
+
     /// `https://NAME.SUFFIX`, without a trailing slash.
     pub fn vault_url(&self, vault: &VaultName) -> String {
         format!("https://{}.{}", vault.as_str(), self.vault_suffix)

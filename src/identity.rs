@@ -213,22 +213,22 @@ impl Identities {
         let http = &self.0.http;
         match claim {
             Resolved::ServicePrincipal { tenant, client_id, client_secret } => {
-                let credential = entra::client_secret(
-                    Route::Entra(http.clone()),
-                    cloud,
-                    tenant,
-                    client_id,
-                    client_secret,
-                )?;
+                let (route, _) = Route::direct(http, cloud, tenant)?;
+                let credential =
+                    entra::client_secret(route, cloud, tenant, client_id, client_secret)?;
                 let token = entra::token(credential.as_ref(), scope, deadline).await?;
                 let identity =
                     ProvenIdentity::new(Mode::ServicePrincipal, cloud, tenant, client_id);
                 Ok(Proof::new(identity, token.expires, scope, token))
             }
             Resolved::Certificate { tenant, client_id, certificate } => {
-                let audience = entra::token_url(cloud, tenant);
-                let assertion = certificate::assertion(certificate, &audience, client_id).await?;
-                let route = Route::Entra(http.clone());
+                let (route, audience) = Route::direct(http, cloud, tenant)?;
+                let form = match route {
+                    Route::Adfs(_) => certificate::Form::Adfs,
+                    _ => certificate::Form::Entra,
+                };
+                let assertion =
+                    certificate::assertion(certificate, form, &audience, client_id).await?;
                 let credential =
                     entra::client_assertion(route, cloud, tenant, client_id, &assertion)?;
                 let token = entra::token(credential.as_ref(), scope, deadline).await?;
@@ -236,13 +236,9 @@ impl Identities {
                 Ok(Proof::new(identity, token.expires, scope, token))
             }
             Resolved::Workload { tenant, client_id, assertion } => {
-                let credential = entra::client_assertion(
-                    Route::Entra(http.clone()),
-                    cloud,
-                    tenant,
-                    client_id,
-                    assertion,
-                )?;
+                let (route, _) = Route::direct(http, cloud, tenant)?;
+                let credential =
+                    entra::client_assertion(route, cloud, tenant, client_id, assertion)?;
                 let token = entra::token(credential.as_ref(), scope, deadline).await?;
                 let ends = assertion::expiry(assertion).unwrap_or(token.expires).min(token.expires);
                 let identity = ProvenIdentity::new(Mode::Workload, cloud, tenant, client_id);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cloud::Cloud;
 use crate::error::{Code, Error, Result};
 use crate::secret::Secret;
 
@@ -62,9 +63,11 @@ pub(super) enum Incomplete {
 
 impl Incomplete {
     /// Adds the tenant, where the mode sends it anywhere.
-    pub(super) fn complete(self, tenant: &str) -> Result<Claim> {
+    pub(super) fn complete(self, tenant: &str, cloud: &Cloud) -> Result<Claim> {
         let tenant = || {
-            Tenant::parse(tenant).map_err(|error| error.context("failed to get keyvault client"))
+            let tenant = Tenant::parse(tenant);
+            let fits = |tenant: Tenant| cloud.is_adfs(tenant.as_str()).map(|_| tenant);
+            tenant.and_then(fits).map_err(|error| error.context("failed to get keyvault client"))
         };
         Ok(match self {
             Incomplete::ServicePrincipal(client_id, credential) => {

@@ -94,7 +94,7 @@ impl Parameters<'_> {
         }
         let vault =
             VaultName::parse(vault).map_err(|error| error.context("failed to get vault"))?;
-        let identity = identity.complete(tenant)?;
+        let identity = identity.complete(tenant, &cloud)?;
         if matches!(identity, Claim::ServicePrincipal { .. })
             && claim::certificate_unused(self.secrets)
         {

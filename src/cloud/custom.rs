@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{CUSTOM, Cloud};
+use super::{ADFS, CUSTOM, Cloud};
 use crate::class::json_error;
 use crate::error::{Error, Result};
 
@@ -23,11 +23,23 @@ pub(super) fn parse(text: &[u8]) -> Result<Cloud> {
     };
     Ok(Cloud {
         name: CUSTOM.to_owned(),
-        authority: endpoint("activeDirectoryEndpoint", text("activeDirectoryEndpoint")?)?,
+        authority: authority("activeDirectoryEndpoint", text("activeDirectoryEndpoint")?)?,
         vault_suffix: host("keyVaultDNSSuffix", text("keyVaultDNSSuffix")?)?,
         resource: endpoint("keyVaultEndpoint", text("keyVaultEndpoint")?)?,
         named: false,
     })
+}
+
+/// As [`endpoint`], or the address of an AD FS: the same with `/adfs`.
+fn authority(key: &str, text: &str) -> Result<String> {
+    let bare = text.strip_suffix('/').unwrap_or(text);
+    let split = bare.len().saturating_sub(ADFS.len());
+    match (bare.get(..split), bare.get(split..)) {
+        (Some(host), Some(path)) if path.eq_ignore_ascii_case(ADFS) => {
+            Ok(endpoint(key, host)? + ADFS)
+        }
+        _ => endpoint(key, text),
+    }
 }
 
 /// `https://host[:port]`, with a slash at the end or without one.

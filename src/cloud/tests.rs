@@ -188,7 +188,9 @@ fn wrong_files_name_the_key_and_quote_nothing() {
             "activeDirectoryEndpoint does not begin with https",
         ),
         (with("https://Login", "https://canary@x"), "the value of activeDirectoryEndpoint is more"),
-        (with("8443/", "8443/adfs"), "the value of activeDirectoryEndpoint is more"),
+        (with("8443/", "8443/adfs/x"), "the value of activeDirectoryEndpoint is more"),
+        (with("8443/", "8443/tenant"), "the value of activeDirectoryEndpoint is more"),
+        (with("vault.local:8443", "canary/adfs"), "keyVaultDNSSuffix"),
         (with("8443/", "8443/?canary"), "the value of activeDirectoryEndpoint is more"),
         (with("https://vault.local", "https://"), "the value of keyVaultEndpoint is more"),
         (with("https://vault.local", "https://can\u{e9}ary"), "keyVaultEndpoint"),
@@ -207,4 +209,20 @@ fn wrong_files_name_the_key_and_quote_nothing() {
         assert!(error.message().contains(expected), "{expected}: {error}");
         assert!(!error.to_string().contains("canary"), "{error}");
     }
+}
+
+#[test]
+fn an_adfs_authority_goes_with_its_tenant_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let clouds = source(dir.path(), None);
+    for end in ["8443/adfs", "8443/ADFS/"] {
+        std::fs::write(dir.path().join("cloud.json"), GOOD.replace("8443/", end)).unwrap();
+        let cloud = clouds.resolve("AzureStackCloud", "cloud.json").unwrap();
+        assert_eq!(cloud.authority, format!("{}/adfs", cloud.authority_host()));
+        assert!(!cloud.authority_host().contains("adfs"));
+        assert!(cloud.is_adfs("ADFS").unwrap());
+        assert!(cloud.is_adfs("tenant").is_err());
+    }
+    let public = Endpoints::azure().cloud("AzurePublicCloud").unwrap();
+    assert!(public.is_adfs("Adfs").unwrap() && !public.is_adfs("tenant").unwrap());
 }

@@ -65,7 +65,11 @@ pub(super) fn check(
             let is = |hash, wanted: &Option<String>| {
                 *wanted == Some(URL_SAFE_NO_PAD.encode(digest(hash, der)))
             };
-            is(&SHA256, &header.x5t_s256) || is(&SHA1_FOR_LEGACY_USE_ONLY, &header.x5t)
+            // Each algorithm goes with one thumbprint.
+            match header.alg.as_str() {
+                "PS256" => is(&SHA256, &header.x5t_s256),
+                _ => is(&SHA1_FOR_LEGACY_USE_ONLY, &header.x5t),
+            }
         })
         .and_then(|der| Certificate::from_der(der).ok())
         .ok_or_else(unknown)?;

@@ -17,20 +17,33 @@ pub(super) fn answer(state: &Shared, request: &Request, proxied: bool) -> Reply 
         return instances(state);
     }
     let Some((tenant, rest)) = path.split_once('/') else { return not_found() };
+    // The same applications by the older protocol.
+    if tenant == "adfs" && (request.method.as_str(), rest) == ("POST", "oauth2/token") {
+        return token(state, request, From::Adfs).unwrap_or_else(|refused| refused);
+    }
     if !tenant.eq_ignore_ascii_case(TENANT) {
         let why = "Tenant not found. Check to make sure you have the correct tenant ID.";
         return refusal(400, "invalid_request", 90002, why);
     }
+    let from = if proxied { From::Proxy } else { From::Entra };
     match (request.method.as_str(), rest) {
         ("GET", "v2.0/.well-known/openid-configuration") => discovery(state),
-        ("POST", "oauth2/v2.0/token") => match token(state, request, proxied) {
+        ("POST", "oauth2/v2.0/token") => match token(state, request, from) {
             Ok(reply) | Err(reply) => reply,
         },
         _ => not_found(),
     }
 }
 
-fn token(state: &Shared, request: &Request, proxied: bool) -> Result<Reply, Reply> {
+/// By which way a token request came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    Entra,
+    Adfs,
+    Proxy,
+}
+
+fn token(state: &Shared, request: &Request, from: From) -> Result<Reply, Reply> {
     let form_type = request
         .header("content-type")
         .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
@@ -64,7 +77,10 @@ fn token(state: &Shared, request: &Request, proxied: bool) -> Result<Reply, Repl
         let mode = if let Ok(assertion) = field("client_assertion")
             && client_assertion::is_by(assertion, &client)
         {
-            let audience = format!("{}/oauth2/v2.0/token", state.authorization());
+            let audience = match from {
+                From::Adfs => format!("{}/adfs/oauth2/token", state.addresses.authority()),
+                _ => format!("{}/oauth2/v2.0/token", state.authorization()),
+            };
             client_assertion::check(assertion, &client, &audience, &identity.certificates)
                 .map_err(|refused| refusal(401, "invalid_client", refused.number, refused.why))?;
             "certificate"
@@ -73,7 +89,7 @@ fn token(state: &Shared, request: &Request, proxied: bool) -> Result<Reply, Repl
                 let why = "The client_assertion_type is not supported.";
                 return Err(refusal(400, "invalid_request", 900_144, why));
             }
-            let (audience, accounts, mode) = match proxied {
+            let (audience, accounts, mode) = match from == From::Proxy {
                 true => (tokens::BINDING, &identity.bound, "binding"),
                 false => (tokens::EXCHANGE, &identity.federated, "workload"),
             };

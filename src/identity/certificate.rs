@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use ring::digest::{SHA256, digest};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
-use ring::signature::{KeyPair, RSA_PSS_SHA256, RsaKeyPair};
+use ring::signature::{KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair};
 use serde_json::json;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
@@ -19,6 +19,15 @@ use zeroize::Zeroizing;
 use crate::error::{Code, Error, Result};
 use crate::render::open_pkcs12;
 use crate::secret::Secret;
+
+/// What the token service understands.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    /// PS256, SHA-256 thumbprint.
+    Entra,
+    /// RS256, SHA-1 thumbprint: AD FS knows no other.
+    Adfs,
+}
 
 /// How long an assertion is good; it is used at once.
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -35,12 +44,13 @@ const MAX_BLOCKS: usize = 64;
 /// signing take a while, so they have a thread of their own.
 pub(super) async fn assertion(
     material: &Secret,
+    form: Form,
     audience: &str,
     client_id: &str,
 ) -> Result<Secret> {
     let (material, audience) = (material.clone(), audience.to_owned());
     let client_id = client_id.to_owned();
-    let work = move || ClientCertificate::parse(&material)?.sign(&audience, &client_id);
+    let work = move || ClientCertificate::parse(&material)?.sign(form, &audience, &client_id);
     let signed = tokio::task::spawn_blocking(work).await;
     signed.unwrap_or_else(|_| Err(Error::new(Code::Internal, "the assertion was not signed")))
 }
@@ -97,17 +107,21 @@ impl ClientCertificate {
         Ok(Self { key, chain: certificates })
     }
 
-    fn sign(&self, audience: &str, client_id: &str) -> Result<Secret> {
+    fn sign(&self, form: Form, audience: &str, client_id: &str) -> Result<Secret> {
         let failed = || Error::new(Code::Local, "the client assertion cannot be signed");
         let random = SystemRandom::new();
         let mut id = [0; 16];
         random.fill(&mut id).map_err(|_| failed())?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let own = self.chain.first().ok_or_else(failed)?;
+        let (algorithm, thumbprint, hash, padding): (_, _, _, &dyn RsaEncoding) = match form {
+            Form::Entra => ("PS256", "x5t#S256", &SHA256, &RSA_PSS_SHA256),
+            Form::Adfs => ("RS256", "x5t", &SHA1_FOR_LEGACY_USE_ONLY, &RSA_PKCS1_SHA256),
+        };
         let header = json!({
             "typ": "JWT",
-            "alg": "PS256",
-            "x5t#S256": URL_SAFE_NO_PAD.encode(digest(&SHA256, own)),
+            "alg": algorithm,
+            thumbprint: URL_SAFE_NO_PAD.encode(digest(hash, own)),
             "x5c": self.chain.iter().map(|der| STANDARD.encode(der)).collect::<Vec<_>>(),
         });
         let claims = json!({
@@ -122,9 +136,7 @@ impl ClientCertificate {
         let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
         let mut text = format!("{}.{}", part(header), part(claims));
         let mut signature = vec![0; self.key.public().modulus_len()];
-        self.key
-            .sign(&RSA_PSS_SHA256, &random, text.as_bytes(), &mut signature)
-            .map_err(|_| failed())?;
+        self.key.sign(padding, &random, text.as_bytes(), &mut signature).map_err(|_| failed())?;
         text.push('.');
         URL_SAFE_NO_PAD.encode_string(&signature, &mut text);
         Ok(Secret::from_string(text))

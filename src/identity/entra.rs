@@ -87,14 +87,9 @@ pub(super) async fn token(
     })
 }
 
-/// Where the SDK asks for tokens of this tenant.
-pub(super) fn token_url(cloud: &Cloud, tenant: &str) -> String {
-    format!("{}/{tenant}/oauth2/v2.0/token", cloud.authority)
-}
-
 fn options(route: Route, cloud: &Cloud) -> ClientOptions {
     let mut custom = CustomConfiguration::default();
-    custom.authority_host = cloud.authority.clone();
+    custom.authority_host = cloud.authority_host().to_owned();
     ClientOptions {
         cloud: Some(Arc::new(CloudConfiguration::from(custom))),
         // Retrying is decided by whoever knows the caller's deadline, not inside one attempt.

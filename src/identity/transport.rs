@@ -7,6 +7,7 @@ use azure_core::{Error as AzureError, error::ErrorKind};
 use reqwest::RequestBuilder;
 use reqwest::Url;
 
+use crate::cloud::Cloud;
 use crate::error::Hop;
 use crate::http::{Exchange, Http, exchange};
 
@@ -15,6 +16,8 @@ use super::entra;
 
 /// Largest accepted answer of a token service.
 const MAX_BODY: usize = 1024 * 1024;
+/// Token endpoint of every AD FS.
+const ADFS_PATH: &str = "/adfs/oauth2/token";
 /// A token request's own limit; callers usually give less.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -27,18 +30,39 @@ pub(super) struct Transport(pub(super) Route);
 pub(super) enum Route {
     /// To the URL.
     Entra(Http),
+    /// To the host of the URL, which is an AD FS: one tenant, and an older protocol's address.
+    Adfs(Http),
     /// To the cluster's token proxy.
     Proxy(TokenRoute),
 }
 
 impl Route {
+    /// To whoever gives this tenant's tokens, and the audience of assertions there: its token endpoint.
+    pub(super) fn direct(
+        http: &Http,
+        cloud: &Cloud,
+        tenant: &str,
+    ) -> crate::Result<(Self, String)> {
+        let host = cloud.authority_host();
+        Ok(match cloud.is_adfs(tenant)? {
+            true => (Route::Adfs(http.clone()), format!("{host}{ADFS_PATH}")),
+            false => (Route::Entra(http.clone()), format!("{host}/{tenant}/oauth2/v2.0/token")),
+        })
+    }
+
     fn post(&self, url: &Url) -> crate::Result<(RequestBuilder, String)> {
         let request = match self {
             Route::Entra(http) => http.secure()?.post(url.clone()),
+            Route::Adfs(http) => {
+                let mut url = url.clone();
+                url.set_path(ADFS_PATH);
+                http.secure()?.post(url)
+            }
             Route::Proxy(proxy) => return Ok(proxy.post(url)),
         };
+        let path = if matches!(self, Route::Adfs(_)) { ADFS_PATH } else { url.path() };
         let host = url.host_str().unwrap_or_default();
-        Ok((request, format!("https://{host}{}", url.path())))
+        Ok((request, format!("https://{host}{path}")))
     }
 }
 

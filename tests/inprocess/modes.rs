@@ -223,3 +223,27 @@ async fn a_service_principal_may_have_a_certificate_instead_of_a_secret() {
     });
     world.mount(&call).await.unwrap();
 }
+
+/// `tenantID: adfs`, in any case, means another token endpoint and another kind of assertion.
+#[tokio::test]
+async fn the_tenant_adfs_is_asked_at_its_own_endpoint() {
+    let world = World::start(one()).await;
+    let (material, der) =
+        client_certificate(CertificateSeed { key: KeySeed::Rsa, pfx: false, chain: false })
+            .unwrap();
+    world.control.add_certificate_client(CERTIFICATE_CLIENT, &der);
+    let text = material.expose_str().unwrap();
+    let mut call = world.call(&[&secret(ONE)]);
+    for secrets in
+        [call.secrets.clone(), json!({ "clientid": CERTIFICATE_CLIENT, "clientcertificate": text })]
+    {
+        for tenant in ["adfs", "ADFS"] {
+            call.secrets = secrets.clone();
+            world.control.reset_log();
+            world.mount(call.set("tenantID", tenant)).await.unwrap();
+            let requests = world.control.requests();
+            let token = requests.iter().find(|request| request.method == "POST").unwrap();
+            assert_eq!(token.path, "/adfs/oauth2/token");
+        }
+    }
+}
