@@ -201,6 +201,8 @@ pub struct ObjectSpec {
     pub version: Version,
     /// `objectVersionHistory`; 1 means a single version.
     pub history: u32,
+    /// Which one of a version history this is, from 0; `None` for what a class itself lists.
+    pub position: Option<u32>,
     /// File: the alias, or the name. With a history it is the folder of the files `0`, `1`, ...
     pub path: FilePath,
     /// `objectFormat`.
@@ -232,6 +234,16 @@ impl ObjectKind {
 }
 
 impl ObjectSpec {
+    /// `TYPE/NAME`, or `TYPE/NAME/INDEX` for one of a version history: the id that the CSI driver
+    /// keeps. An alias never appears in it.
+    pub fn id(&self) -> String {
+        let (kind, name) = (self.kind.as_str(), &self.name);
+        match self.position {
+            Some(position) => format!("{kind}/{name}/{position}"),
+            None => format!("{kind}/{name}"),
+        }
+    }
+
     /// The prefix of every error about this object; users grep for it. `version` is the class's.
     pub fn error_prefix(&self) -> String {
         format!(

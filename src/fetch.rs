@@ -17,12 +17,14 @@ use crate::class::{Claim, ObjectKind, ObjectName, ObjectSpec, Version};
 use crate::error::{Code, Error, Hop, Result};
 use crate::http::Http;
 use crate::identity::{Identities, Proof, ProvenIdentity};
-use crate::vault::{ObjectVersion, Vault, VaultRef};
+use crate::vault::{ListedVersion, ObjectVersion, Vault, VaultRef};
 
 /// A vault request's own limit, whatever its waiters' deadlines are.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// Most names of a listing.
 pub const MAX_NAMES: usize = 10_000;
+/// Most versions of one object.
+pub const MAX_VERSIONS: usize = 10_000;
 
 /// An object to fetch from the mount's vault.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,22 +38,10 @@ pub struct ObjectRef {
 }
 
 impl ObjectRef {
-    /// The one object version that an entry of a class means.
-    ///
-    /// # Errors
-    /// ClassInvalid for a version history: this version of akvfs has single versions only, and a
-    /// class that asks for more must not silently get less.
-    pub fn of(object: &ObjectSpec) -> Result<Self> {
-        if object.history > 1 {
-            let why = format!(
-                "objects[{}].objectVersionHistory is not supported by this version of akvfs",
-                object.index
-            );
-            let error = Error::class(why).fix("remove it, or name one objectVersion");
-            return Err(error.context(object.error_prefix()));
-        }
+    /// The one object version that an entry of a class means; of a version history the first.
+    pub fn of(object: &ObjectSpec) -> Self {
         let (name, version) = (object.name.clone(), object.version.clone());
-        Ok(Self { kind: object.kind, name, version })
+        Self { kind: object.kind, name, version }
     }
 }
 
@@ -79,6 +69,14 @@ pub trait Origin: Send + Sync + 'static {
 
     /// Names of all enabled objects of a kind, in the vault's order, all pages (bounded).
     fn list(&self, kind: ObjectKind, deadline: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>>;
+
+    /// Every version of an object, the disabled ones too, in the vault's order, all pages (bounded).
+    fn versions(
+        &self,
+        kind: ObjectKind,
+        name: ObjectName,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Vec<ListedVersion>>>;
 }
 
 /// Where values come from: the vault, or what a test passes in.
@@ -267,6 +265,21 @@ impl Origin for Access {
         Box::pin(async move {
             self.with_proof(kind, deadline, |proof| async move {
                 self.fetch.vault.list(&proof, &self.vault, kind, MAX_NAMES, deadline).await
+            })
+            .await
+        })
+    }
+
+    fn versions(
+        &self,
+        kind: ObjectKind,
+        name: ObjectName,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Vec<ListedVersion>>> {
+        Box::pin(async move {
+            let (vault, name) = (&self.fetch.vault, &name);
+            self.with_proof(kind, deadline, |proof| async move {
+                vault.versions(&proof, &self.vault, kind, name, MAX_VERSIONS, deadline).await
             })
             .await
         })

@@ -19,7 +19,8 @@ use crate::fetch::ObjectRef;
 use crate::http::{Answer, Exchange, Http, exchange};
 use crate::identity::Proof;
 
-pub use model::{Body, Jwk, ObjectVersion};
+use answer::{Asked, Page};
+pub use model::{Body, Jwk, ListedVersion, ObjectVersion};
 
 /// The data plane version we speak; upstream's too.
 const API_VERSION: &str = "7.4";
@@ -29,7 +30,7 @@ const MAX_OBJECT: usize = 256 * 1024;
 const MAX_PAGE: usize = 1024 * 1024;
 /// Longest link from page to page; errors quote a part of it.
 const MAX_LINK: usize = 4096;
-/// Most pages followed: 10,000 names at 25 a page.
+/// Most pages followed: 10,000 entries at 25 a page.
 const MAX_PAGES: usize = 400;
 
 /// One vault of one cloud.
@@ -74,7 +75,7 @@ impl Vault {
         let url = format!("{}/{}", vault.url(), kind.collection());
         let answer = self.request(&url, None, MAX_PAGE, deadline).await?;
         if answer.status != 401 {
-            return Err(answer::refused(&url, &answer));
+            return Err(answer::refused(Asked::List, &url, &answer));
         }
         challenge::scope(&answer, &url)
     }
@@ -94,7 +95,7 @@ impl Vault {
             object.name,
             object.version.as_str()
         );
-        let answer = self.authorized(proof, &url, MAX_OBJECT, deadline).await?;
+        let answer = self.authorized(proof, Asked::Object, &url, deadline).await?;
         answer::object(object, &url, &answer)
     }
 
@@ -108,27 +109,55 @@ impl Vault {
         deadline: Instant,
     ) -> Result<Vec<ObjectName>> {
         let first = format!("{}/{}", vault.url(), kind.collection());
-        let mut names = Vec::new();
-        let mut next = Some(first.clone());
+        let read = |answer: &Answer| answer::names(kind, &first, answer);
+        self.pages(proof, &first, max_names, read, deadline).await
+    }
+
+    /// Every version of an object, the disabled ones too, all pages, in the vault's order.
+    pub async fn versions(
+        &self,
+        proof: &Proof,
+        vault: &VaultRef,
+        kind: ObjectKind,
+        name: &ObjectName,
+        max_versions: usize,
+        deadline: Instant,
+    ) -> Result<Vec<ListedVersion>> {
+        let first = format!("{}/{}/{name}/versions", vault.url(), kind.collection());
+        let read = |answer: &Answer| answer::versions(kind, &first, answer);
+        self.pages(proof, &first, max_versions, read, deadline).await
+    }
+
+    /// All pages of a list, bounded.
+    async fn pages<T>(
+        &self,
+        proof: &Proof,
+        first: &str,
+        max_items: usize,
+        read: impl Fn(&Answer) -> Result<Page<T>>,
+        deadline: Instant,
+    ) -> Result<Vec<T>> {
+        let mut items = Vec::new();
+        let mut next = Some(first.to_owned());
         for _ in 0..MAX_PAGES {
-            let Some(url) = next else { return Ok(names) };
-            let answer = self.authorized(proof, &url, MAX_PAGE, deadline).await?;
-            let page = answer::page(kind, &first, &answer)?;
-            names.extend(page.names);
-            if names.len() > max_names {
+            let Some(url) = next else { return Ok(items) };
+            let answer = self.authorized(proof, Asked::List, &url, deadline).await?;
+            let page = read(&answer)?;
+            items.extend(page.items);
+            if items.len() > max_items {
                 return Err(Error::new(
                     Code::TooLarge,
-                    format!("GET {first}: the vault lists more than {max_names} objects"),
+                    format!("GET {first}: the list has more than {max_items} entries"),
                 )
                 .at(Hop::Vault));
             }
             next = match page.next {
-                Some(link) => Some(same_origin(&link, &first)?),
+                Some(link) => Some(same_origin(&link, first)?),
                 None => None,
             };
         }
         match next {
-            None => Ok(names),
+            None => Ok(items),
             Some(_) => {
                 Err(Error::new(Code::BadAnswer, format!("GET {first}: the list does not end"))
                     .at(Hop::Vault))
@@ -140,15 +169,19 @@ impl Vault {
     async fn authorized(
         &self,
         proof: &Proof,
+        asked: Asked,
         url: &str,
-        max_body: usize,
         deadline: Instant,
     ) -> Result<Answer> {
+        let max_body = match asked {
+            Asked::Object => MAX_OBJECT,
+            Asked::List => MAX_PAGE,
+        };
         let answer = self.request(url, Some(proof), max_body, deadline).await?;
         match answer.status {
             200 => Ok(answer),
             401 => Err(challenge::unauthorized(&answer, url, proof.scope())),
-            _ => Err(answer::refused(url, &answer)),
+            _ => Err(answer::refused(asked, url, &answer)),
         }
     }
 

@@ -7,10 +7,11 @@
 //! in the plan ([`NodeId`]), so a name that changes its content changes its node: readers of the old
 //! one keep the old bytes.
 //!
-//! Nothing here knows FUSE or HTTP. Only [`View::fill`] and [`View::refresh`] use the origin; every
-//! other call answers from memory.
+//! Nothing here knows FUSE or HTTP. Only [`View::resolve`], [`View::fill`] and [`View::refresh`] use
+//! the origin; every other call answers from memory.
 
 mod generation;
+mod history;
 mod nodes;
 mod object;
 mod plan;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 
+pub use history::expand;
 pub use nodes::{Attr, Kind, NodeId, NotServed, PLACEHOLDER};
 pub use object::{Obtained, obtain};
 pub use plan::{Layout, Plan};
@@ -36,6 +38,7 @@ pub use refresh::{Announcement, Refreshed};
 pub use slot::Slot;
 pub use status::{Failure, ObjectStatus, Status};
 
+use crate::class::{ObjectSpec, Version};
 use crate::error::{Code, Error, Result};
 use crate::fetch::Origin;
 use crate::render;
@@ -88,7 +91,8 @@ pub struct View {
 }
 
 impl View {
-    /// A view of the plan. Nothing is requested yet.
+    /// A view of the plan. Nothing is requested yet; a version history shows nothing until
+    /// [`View::resolve`].
     pub fn new(
         plan: Plan,
         origin: Arc<dyn Origin>,
@@ -154,7 +158,8 @@ impl View {
             let Ok(Ok(_turn)) = turn else {
                 return Err(late(self.plan.objects.get(slot.object), "too many fetches before it"));
             };
-            self.content(slot.object, limit).await
+            let wanted = slot.wanted.as_ref().ok_or_else(broken)?;
+            self.content(slot.object, wanted, limit).await
         };
         // The slot must land whatever happens: a flight that stays would be joined for ever.
         let fetched = AssertUnwindSafe(work).catch_unwind().await;
@@ -170,10 +175,11 @@ impl View {
         result
     }
 
-    /// Fetches an object and renders its files.
-    async fn content(&self, object: usize, limit: Instant) -> Result<Content> {
+    /// Fetches a version of an object and renders its files.
+    async fn content(&self, object: usize, wanted: &Version, limit: Instant) -> Result<Content> {
         let planned = self.plan.objects.get(object).ok_or_else(broken)?;
-        let work = obtain(self.origin.as_ref(), &planned.spec, self.render, limit);
+        let spec = ObjectSpec { version: wanted.clone(), ..planned.spec.clone() };
+        let work = obtain(self.origin.as_ref(), &spec, self.render, limit);
         let obtained = tokio::time::timeout_at(limit.into(), work)
             .await
             .unwrap_or_else(|_| Err(late(Some(planned), "no answer before the fetch's limit")))?;

@@ -10,7 +10,7 @@ const MAX_PATH: usize = 4096;
 const MAX_COMPONENT: usize = 255;
 
 /// Whose file systems a path must be safe on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rules {
     /// Linux and other Unix systems: a backslash and a colon are ordinary characters.
     Unix,
@@ -35,8 +35,11 @@ impl Rules {
 
 /// A clean relative path of a file in the mount: no empty, `.` or `..` component, no NUL, every
 /// component at most 255 bytes, at most 4096 in all.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FilePath(String);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FilePath {
+    text: String,
+    rules: Rules,
+}
 
 impl FilePath {
     /// Checks a path by the rules of this platform.
@@ -75,18 +78,28 @@ impl FilePath {
                 component_is_plain_on_windows(component)?;
             }
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self { text: text.to_owned(), rules })
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// A file of a version history, in the folder of this path. On Windows all of it is written with
+    /// backslashes, as upstream does: classes name such files in `secretObjects`.
+    pub(crate) fn version(&self, position: u32) -> Self {
+        let text = match self.rules {
+            Rules::Unix => format!("{}/{position}", self.text),
+            Rules::Windows => format!("{}\\{position}", self.text.replace('/', "\\")),
+        };
+        Self { text, rules: self.rules }
     }
 }
 
 impl std::fmt::Display for FilePath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -223,6 +236,14 @@ mod tests {
         }
         for good in ["a/b", "console", "com10", "com", "nul1", "a b", ".x"] {
             assert_eq!(FilePath::parse_with(good, Rules::Windows).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn e8_files_of_a_history_are_written_as_the_platform_writes_paths() {
+        for (rules, file) in [(Rules::Unix, "a/b/12"), (Rules::Windows, "a\\b\\12")] {
+            let folder = FilePath::parse_with("a/b", rules).unwrap();
+            assert_eq!(folder.version(12).as_str(), file);
         }
     }
 

@@ -48,11 +48,12 @@ pub(super) async fn run(args: Args) -> Result<()> {
         Wanted::Objects(objects) => objects.clone(),
         Wanted::Listing(_) => opened.listing(deadline).await?,
     };
-    let rows: Vec<Row> = stream::iter(&objects)
+    let rows: Vec<Vec<Row>> = stream::iter(&objects)
         .map(|object| check(&opened, object, deadline))
         .buffered(IN_FLIGHT)
         .collect()
         .await;
+    let rows: Vec<Row> = rows.into_iter().flatten().collect();
     if args.json {
         let text = serde_json::to_string_pretty(&rows)
             .map_err(|_| Error::new(Code::Internal, "the report cannot be written as JSON"))?;
@@ -70,30 +71,47 @@ pub(super) async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-async fn check(opened: &Opened, object: &ObjectSpec, deadline: Instant) -> Row {
-    let mut row = Row {
-        file: object.path.as_str().to_owned(),
-        object: format!("{}/{}", object.kind.as_str(), object.name),
-        version: object.version.as_str().to_owned(),
-        expires: None,
-        result: "ok",
-        error: None,
+/// A row for every version of the object that would be mounted.
+async fn check(opened: &Opened, object: &ObjectSpec, deadline: Instant) -> Vec<Row> {
+    let origin = opened.origin.as_ref();
+    let versions = match view::expand(origin, object, deadline).await {
+        Ok(versions) => versions,
+        Err(error) => return vec![Row::new(object, Err(error))],
     };
-    // A value that cannot become its file would fail the mount, so it fails the check.
-    match view::obtain(opened.origin.as_ref(), object, opened.render, deadline).await {
-        Ok(Obtained { version, .. }) => {
-            row.version = version.version.clone();
-            row.expires = version
-                .expires
-                .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
-                .map(|at| at.to_string());
-        }
-        Err(error) => {
-            row.result = error.code().as_str();
-            row.error = Some(error.to_string());
-        }
+    let mut rows = Vec::with_capacity(versions.len());
+    for version in versions {
+        // A value that cannot become its file would fail the mount, so it fails the check.
+        let obtained = view::obtain(origin, &version, opened.render, deadline).await;
+        rows.push(Row::new(&version, obtained));
     }
-    row
+    rows
+}
+
+impl Row {
+    fn new(object: &ObjectSpec, obtained: Result<Obtained>) -> Self {
+        let mut row = Row {
+            file: object.path.as_str().to_owned(),
+            object: object.id(),
+            version: object.version.as_str().to_owned(),
+            expires: None,
+            result: "ok",
+            error: None,
+        };
+        match obtained {
+            Ok(Obtained { version, .. }) => {
+                row.version = version.version.clone();
+                row.expires = version
+                    .expires
+                    .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+                    .map(|at| at.to_string());
+            }
+            Err(error) => {
+                row.result = error.code().as_str();
+                row.error = Some(error.to_string());
+            }
+        }
+        row
+    }
 }
 
 fn table(opened: &Opened, rows: &[Row]) -> String {

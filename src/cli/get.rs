@@ -16,7 +16,7 @@ use super::source::{Opened, SourceArgs};
 pub(super) struct Args {
     #[command(flatten)]
     source: SourceArgs,
-    /// File or object of the class; for a vault NAME, keys/NAME or certificates/NAME
+    /// File or object of the class (of a version history the newest); for a vault NAME, keys/NAME or certificates/NAME
     #[arg(value_name = "NAME")]
     name: String,
     /// Longest wait, in seconds
@@ -40,7 +40,13 @@ pub(super) async fn run(args: Args) -> Result<()> {
 }
 
 async fn fetch(opened: &Opened, name: &str, deadline: Instant) -> Result<FileView> {
-    let object = opened.find(name)?;
+    let (object, position) = opened.find(name)?;
+    let versions = view::expand(opened.origin.as_ref(), &object, deadline).await?;
+    let found = versions.len();
+    let object = versions.into_iter().nth(position).ok_or_else(|| {
+        Error::new(Code::NotFound, format!("only {found} versions of the history are there"))
+            .context(object.error_prefix())
+    })?;
     let files = view::obtain(opened.origin.as_ref(), &object, opened.render, deadline).await?.files;
     let exact = files.iter().position(|file| file.path.as_str() == name);
     files

@@ -113,17 +113,22 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
 }
 
 async fn view(opened: &Opened) -> Result<Arc<View>> {
+    let deadline = Instant::now() + LIST_LIMIT;
     let plan = match &opened.wanted {
         Wanted::Objects(objects) => Plan::new(objects.clone(), Layout::Atomic)?,
         Wanted::Listing(_) => {
             let objects = opened
-                .listing(Instant::now() + LIST_LIMIT)
+                .listing(deadline)
                 .await
                 .map_err(|error| error.context("the names in the vault cannot be listed"))?;
             Plan::new(objects, Layout::Flat)?
         }
     };
-    Ok(View::new(plan, opened.origin.clone(), opened.render, Limits::default()))
+    let view = View::new(plan, opened.origin.clone(), opened.render, Limits::default());
+    view.resolve(deadline).await.map_err(|error| {
+        error.context("the vault must tell the names of an objectVersionHistory before the mount")
+    })?;
+    Ok(view)
 }
 
 /// Tells whoever waits that the tree is there.

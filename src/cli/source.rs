@@ -237,14 +237,17 @@ impl SourceArgs {
 const KINDS: [ObjectKind; 3] = [ObjectKind::Secret, ObjectKind::Key, ObjectKind::Certificate];
 
 impl Opened {
-    /// The object that a user names: a file or object of the class, or an object of the vault.
-    pub(crate) fn find(&self, name: &str) -> Result<ObjectSpec> {
+    /// The object that a user names, a file or object of the class or an object of the vault, and
+    /// which version of its history.
+    pub(crate) fn find(&self, name: &str) -> Result<(ObjectSpec, usize)> {
         match &self.wanted {
             Wanted::Objects(objects) => objects
                 .iter()
                 .find(|object| object.path.as_str() == name)
-                .or_else(|| objects.iter().find(|object| object.name.as_str() == name))
-                .cloned()
+                .map(|object| (object, 0))
+                .or_else(|| objects.iter().find_map(|o| Some((o, place_in_history(o, name)?))))
+                .or_else(|| Some((objects.iter().find(|object| object.name.as_str() == name)?, 0)))
+                .map(|(object, place)| (object.clone(), place))
                 .ok_or_else(|| {
                     let known: Vec<_> = objects.iter().map(|object| object.path.as_str()).collect();
                     Error::new(Code::NotFound, "the class has no such file or object")
@@ -255,7 +258,7 @@ impl Opened {
                     Some((collection, name)) => (collection_kind(collection)?, name),
                     None => (ObjectKind::Secret, name),
                 };
-                vault_object(0, kind, ObjectName::parse(name)?)
+                Ok((vault_object(0, kind, ObjectName::parse(name)?)?, 0))
             }
         }
     }
@@ -273,6 +276,12 @@ impl Opened {
     }
 }
 
+/// Which file of the object's version history a name is.
+fn place_in_history(object: &ObjectSpec, name: &str) -> Option<usize> {
+    let places = if object.history > 1 { object.history } else { 0 };
+    (0..places).position(|place| object.path.version(place).as_str() == name)
+}
+
 /// An object of a whole-vault source: `secrets/NAME`, `keys/NAME`, `certificates/NAME`.
 fn vault_object(index: usize, kind: ObjectKind, name: ObjectName) -> Result<ObjectSpec> {
     Ok(ObjectSpec {
@@ -282,6 +291,7 @@ fn vault_object(index: usize, kind: ObjectKind, name: ObjectName) -> Result<Obje
         name,
         version: Version::Latest,
         history: 1,
+        position: None,
         format: Format::Pem,
         encoding: Encoding::Utf8,
         mode: DEFAULT_MODE,

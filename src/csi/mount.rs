@@ -7,7 +7,7 @@ use crate::class::{self, Parsed, Wanted};
 use crate::cloud::CloudSource;
 use crate::delivery::response::{self, respond};
 use crate::error::{Code, Error, Result};
-use crate::fetch::{Access, Fetch, ObjectRef};
+use crate::fetch::{Access, Fetch};
 use crate::secret::Secret;
 use crate::vault::VaultRef;
 
@@ -91,10 +91,6 @@ impl Mounter {
         };
         tracing::debug!(pod, vault = %spec.vault, objects = objects.len(), "mounting");
         let vault = VaultRef { cloud: spec.cloud, name: spec.vault };
-        // What this version cannot deliver is said before anything is requested.
-        for object in &objects {
-            ObjectRef::of(object)?;
-        }
         let origin = Arc::new(Access::new(self.fetch.clone(), spec.identity, vault));
         // Once, before the objects: a refused identity is one token request, not one for each.
         if let Some(first) = objects.first() {

@@ -9,7 +9,7 @@ use crate::class::ObjectSpec;
 use crate::error::{Code, Error, Result};
 use crate::fetch::Origin;
 use crate::render::{self, FileView};
-use crate::view::obtain;
+use crate::view::{expand, obtain};
 
 /// Objects of one mount that are fetched at the same time.
 const IN_FLIGHT: usize = 32;
@@ -23,10 +23,10 @@ pub struct Options {
     pub max_bytes: usize,
 }
 
-/// One object of a response, in the class's order.
+/// One object version of a response, in the class's order.
 #[derive(Clone, Debug)]
 pub struct Delivered {
-    /// `TYPE/NAME`: the id of the driver's object version.
+    /// [`ObjectSpec::id`]: the id of the driver's object version.
     pub id: String,
     /// The version id that the vault reported.
     pub version: String,
@@ -46,13 +46,36 @@ pub async fn respond(
     options: Options,
     deadline: Instant,
 ) -> Result<Vec<Delivered>> {
+    // What a history means must be known before it can be fetched. One that cannot be listed fails
+    // in its place, like an object that cannot be fetched.
+    let expanded: Vec<Result<Vec<ObjectSpec>>> = stream::iter(objects)
+        .map(|object| {
+            let origin = origin.clone();
+            async move { expand(origin.as_ref(), &object, deadline).await }
+        })
+        .buffered(IN_FLIGHT)
+        .collect()
+        .await;
+    let mut objects = Vec::with_capacity(expanded.len());
+    for result in expanded {
+        match result {
+            Ok(singles) => objects.extend(singles.into_iter().map(Ok)),
+            Err(error) => objects.push(Err(error)),
+        }
+    }
     let mut budget = Budget { left: options.max_bytes, limit: options.max_bytes };
     let mut results: Vec<Option<Result<Delivered>>> = Vec::new();
     results.resize_with(objects.len(), || None);
     let mut fetched = stream::iter(objects.into_iter().enumerate())
         .map(|(position, object)| {
             let origin = origin.clone();
-            async move { (position, deliver(origin.as_ref(), &object, options, deadline).await) }
+            async move {
+                let result = match object {
+                    Ok(object) => deliver(origin.as_ref(), &object, options, deadline).await,
+                    Err(error) => Err(error),
+                };
+                (position, result)
+            }
         })
         .buffer_unordered(IN_FLIGHT);
     while let Some((position, result)) = fetched.next().await {
@@ -90,7 +113,7 @@ async fn deliver(
 ) -> Result<Delivered> {
     let obtained = obtain(origin, object, options.render, deadline).await?;
     Ok(Delivered {
-        id: format!("{}/{}", object.kind.as_str(), object.name),
+        id: object.id(),
         version: obtained.version.version.clone(),
         mode: object.mode,
         files: obtained.files,

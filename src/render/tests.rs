@@ -22,6 +22,7 @@ fn object(kind: ObjectKind) -> ObjectSpec {
         name: ObjectName::parse("thing").unwrap(),
         version: Version::Latest,
         history: 1,
+        position: None,
         path: FilePath::parse("folder/alias").unwrap(),
         format: Format::Pem,
         encoding: Encoding::Utf8,

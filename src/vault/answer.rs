@@ -5,13 +5,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::class::{ObjectKind, ObjectName};
+use crate::class::{ObjectKind, ObjectName, Version};
 use crate::error::{Code, Error, Hop, Result, printable};
 use crate::fetch::ObjectRef;
 use crate::http::{Answer, retry_after};
 use crate::secret::Secret;
 
-use super::model::{Body, Jwk, ObjectVersion};
+use super::model::{Body, Jwk, ListedVersion, ObjectVersion};
 use super::without_query;
 
 /// Longest message of a vault that is passed on.
@@ -74,10 +74,26 @@ struct WireItem {
     attributes: Option<Attributes>,
 }
 
+impl WireItem {
+    fn into_id(self, kind: ObjectKind) -> Option<String> {
+        match kind {
+            ObjectKind::Key => self.kid,
+            ObjectKind::Secret | ObjectKind::Certificate => self.id,
+        }
+    }
+}
+
 /// One page of a list.
-pub(super) struct Page {
-    pub(super) names: Vec<ObjectName>,
+pub(super) struct Page<T> {
+    pub(super) items: Vec<T>,
     pub(super) next: Option<String>,
+}
+
+/// What a request asks the vault for: another permission, and other roles.
+#[derive(Clone, Copy)]
+pub(super) enum Asked {
+    Object,
+    List,
 }
 
 /// A 200 answer to a GET of one object.
@@ -127,26 +143,52 @@ pub(super) fn object(object: &ObjectRef, url: &str, answer: &Answer) -> Result<O
 }
 
 /// A 200 answer to a list. Disabled entries are left out; names we could not ask for are too.
-pub(super) fn page(kind: ObjectKind, url: &str, answer: &Answer) -> Result<Page> {
+pub(super) fn names(kind: ObjectKind, url: &str, answer: &Answer) -> Result<Page<ObjectName>> {
+    page(url, answer, |item| {
+        if item.attributes.as_ref().and_then(|a| a.enabled) == Some(false) {
+            return Ok(None);
+        }
+        let id = item.into_id(kind);
+        let name = id.as_deref().and_then(|id| segment(id, 1));
+        Ok(name.and_then(|name| ObjectName::parse(name).ok()))
+    })
+}
+
+/// A 200 answer to a list of versions. Entries without attributes are left out, as upstream does; an
+/// id we could not ask for is an error, since leaving it out would shift the others.
+pub(super) fn versions(
+    kind: ObjectKind,
+    url: &str,
+    answer: &Answer,
+) -> Result<Page<ListedVersion>> {
+    page(url, answer, |mut item| {
+        let Some(attributes) = item.attributes.take() else { return Ok(None) };
+        let id = item.into_id(kind);
+        let version = id.as_deref().and_then(|id| segment(id, 2)).map(Version::parse);
+        match version {
+            Some(Ok(Version::Exact(id))) => Ok(Some(ListedVersion {
+                id,
+                enabled: attributes.enabled != Some(false),
+                created: attributes.created,
+            })),
+            _ => Err(missing(url, "an entry of the list is no version")),
+        }
+    })
+}
+
+fn page<T>(
+    url: &str,
+    answer: &Answer,
+    mut read: impl FnMut(WireItem) -> Result<Option<T>>,
+) -> Result<Page<T>> {
     let wire: WirePage = decode(url, answer)?;
-    let names = wire
-        .value
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|item| item.attributes.as_ref().and_then(|a| a.enabled) != Some(false))
-        .filter_map(|item| {
-            let id = match kind {
-                ObjectKind::Key => item.kid,
-                ObjectKind::Secret | ObjectKind::Certificate => item.id,
-            }?;
-            ObjectName::parse(segment(&id, 1)?).ok()
-        })
-        .collect();
-    Ok(Page { names, next: wire.next.filter(|link| !link.is_empty()) })
+    let items = wire.value.unwrap_or_default().into_iter();
+    let items = items.filter_map(|item| read(item).transpose()).collect::<Result<_>>()?;
+    Ok(Page { items, next: wire.next.filter(|link| !link.is_empty()) })
 }
 
 /// Any other answer: status, code and message of the service, and what usually helps.
-pub(super) fn refused(url: &str, answer: &Answer) -> Error {
+pub(super) fn refused(asked: Asked, url: &str, answer: &Answer) -> Error {
     #[derive(Deserialize)]
     struct Envelope {
         error: Option<Fault>,
@@ -194,11 +236,20 @@ pub(super) fn refused(url: &str, answer: &Answer) -> Error {
         500.. => Code::Unavailable,
         _ => Code::BadAnswer,
     };
+    let list = matches!(asked, Asked::List);
     let fix = match (code, inner) {
         (Code::NotFound, _) => "check objectName, objectType, objectVersion and keyvaultName",
         (Code::Disabled, _) => "enable this version in the vault, or name another objectVersion",
         (Code::Forbidden, "ForbiddenByFirewall") => {
             "the vault's network rules refuse this node: allow its subnet, or use a private endpoint"
+        }
+        (Code::Forbidden, "ForbiddenByPolicy") if list => {
+            "give this identity the list permission too in the vault's access policies"
+        }
+        (Code::Forbidden, _) if list => {
+            "give this identity a role that may list, such as Key Vault Secrets User (secrets), Crypto \
+             User (keys) or Certificate User (certificates), on the vault; a role on one object is not \
+             enough, and an own role needs readMetadata (secrets) or read (keys, certificates)"
         }
         (Code::Forbidden, "ForbiddenByPolicy") => {
             "give this identity the get (and list) permission in the vault's access policies"
@@ -305,7 +356,7 @@ mod tests {
     fn refusals_keep_status_code_and_message_and_name_a_fix() {
         let body = r#"{"error":{"code":"Forbidden","message":"no\r\nway",
             "innererror":{"code":"SecretDisabled"}}}"#;
-        let error = refused(URL, &answer(403, body));
+        let error = refused(Asked::Object, URL, &answer(403, body));
         assert_eq!(error.code(), Code::Disabled);
         assert_eq!(
             error.message(),
@@ -322,20 +373,57 @@ mod tests {
             (500, Code::Unavailable),
             (503, Code::Unavailable),
         ] {
-            assert_eq!(refused(URL, &answer(status, "<html>")).code(), code, "{status}");
+            let error = refused(Asked::Object, URL, &answer(status, "<html>"));
+            assert_eq!(error.code(), code, "{status}");
         }
     }
 
     #[test]
-    fn a_page_leaves_out_disabled_and_unusable_names() {
+    fn a_refused_list_names_the_permission_or_the_role() {
+        let refusal = |asked, inner: &str| {
+            let body = format!(r#"{{"error":{{"innererror":{{"code":"{inner}"}}}}}}"#);
+            refused(asked, URL, &answer(403, &body)).to_string()
+        };
+        assert!(refusal(Asked::List, "ForbiddenByPolicy").contains("the list permission too"));
+        let roles = refusal(Asked::List, "ForbiddenByRbac");
+        assert!(roles.contains("may list") && roles.contains("Key Vault Secrets User"), "{roles}");
+        assert!(!refusal(Asked::Object, "ForbiddenByRbac").contains("may list"));
+        for asked in [Asked::Object, Asked::List] {
+            assert!(refusal(asked, "ForbiddenByFirewall").contains("network rules"));
+        }
+    }
+
+    #[test]
+    fn names_leave_out_disabled_and_unusable_names() {
         let body = r#"{"value":[
             {"id":"https://kv/secrets/a","attributes":{"enabled":true}},
             {"id":"https://kv/secrets/b","attributes":{"enabled":false}},
             {"id":"https://kv/secrets/c"}, {"id":"https://kv/secrets/.."}, {"id":"nonsense"}, {}],
             "nextLink":"https://kv/secrets?x"}"#;
-        let page = page(ObjectKind::Secret, URL, &answer(200, body)).unwrap();
-        let names: Vec<_> = page.names.iter().map(|name| name.as_str()).collect();
+        let page = names(ObjectKind::Secret, URL, &answer(200, body)).unwrap();
+        let names: Vec<_> = page.items.iter().map(|name| name.as_str()).collect();
         assert_eq!(names, ["a", "c"]);
         assert_eq!(page.next.as_deref(), Some("https://kv/secrets?x"));
+    }
+
+    #[test]
+    fn versions_keep_the_vaults_order_and_who_is_disabled() {
+        let body = r#"{"value":[
+            {"kid":"https://kv/keys/a/v1","attributes":{"enabled":true,"created":5}},
+            {"kid":"https://kv/keys/a/v2","attributes":{"enabled":false,"created":6}},
+            {"kid":"https://kv/keys/a/v3"},
+            {"kid":"https://kv/keys/a/v4","attributes":{}}], "nextLink":""}"#;
+        let page = versions(ObjectKind::Key, URL, &answer(200, body)).unwrap();
+        let listed = |id: &str, enabled, created| ListedVersion { id: id.into(), enabled, created };
+        assert_eq!(
+            page.items,
+            [listed("v1", true, Some(5)), listed("v2", false, Some(6)), listed("v4", true, None)]
+        );
+        assert_eq!(page.next, None);
+        for id in ["https://kv/keys/a", "https://kv/keys/a/..", "https://kv/keys/a/latest", "x"] {
+            let body = format!(r#"{{"value":[{{"kid":"{id}","attributes":{{}}}}]}}"#);
+            let refused = versions(ObjectKind::Key, URL, &answer(200, &body)).err().unwrap();
+            assert_eq!(refused.code(), Code::BadAnswer, "{id}");
+        }
     }
 }

@@ -22,6 +22,17 @@ pub struct ObjectVersion {
     pub body: Body,
 }
 
+/// One entry of the list of an object's versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedVersion {
+    /// The version id.
+    pub id: String,
+    /// Whether it may be read.
+    pub enabled: bool,
+    /// Creation time, seconds since the Unix epoch.
+    pub created: Option<i64>,
+}
+
 /// The content by type.
 #[derive(Clone, Debug)]
 pub enum Body {

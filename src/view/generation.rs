@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::plan::{Layout, Plan};
 use super::slot::{Content, Slot};
+use crate::class::Version;
 use crate::error::{Code, Error, Result};
 
 /// A replaced generation answers for this long to whoever still walks in it.
@@ -31,6 +32,15 @@ impl Generation {
     }
 }
 
+/// What the next generation has for an object where it differs.
+pub(super) struct Change {
+    pub(super) object: usize,
+    /// As [`Slot::wanted`].
+    pub(super) wanted: Option<Version>,
+    /// `None` leaves it to the first open.
+    pub(super) content: Option<Arc<Content>>,
+}
+
 /// The current generation and its predecessors.
 pub(super) struct Generations {
     pub(super) current: Arc<Generation>,
@@ -39,8 +49,18 @@ pub(super) struct Generations {
 
 impl Generations {
     pub(super) fn first(plan: &Plan) -> Self {
-        let slots = (0..plan.objects.len()).map(|object| Slot::empty(1, object)).collect();
-        Self { current: Generation::new(1, slots), retired: VecDeque::new() }
+        let slots = plan.objects.iter().enumerate().map(|(object, planned)| {
+            // Nobody knows yet which versions a history has.
+            let of_history = planned.spec.position.is_some();
+            let wanted = Some(planned.spec.version.clone()).filter(|_| !of_history);
+            Slot::new(1, object, wanted, None)
+        });
+        Self { current: Generation::new(1, slots.collect()), retired: VecDeque::new() }
+    }
+
+    /// Changes the first generation before anybody saw it.
+    pub(super) fn begin(&mut self, layout: Layout, changes: Vec<Change>) {
+        self.current = self.next(self.current.birth, layout, changes);
     }
 
     /// The current generation, then its predecessors, the youngest first.
@@ -59,34 +79,36 @@ impl Generations {
             .find(|slot| slot.birth == birth)
     }
 
-    /// Replaces the current generation by one with the changed contents.
+    /// Replaces the current generation by one with the changes.
     ///
     /// In the atomic layout every slot is new: filled ones share their content, unfilled ones stay
     /// unfilled. In the flat layout only changed objects get a new slot; the others keep theirs, and
     /// with it their inode and whatever the kernel has cached of it.
-    pub(super) fn publish(
-        &mut self,
-        layout: Layout,
-        mut changed: Vec<(usize, Arc<Content>)>,
-    ) -> Result<()> {
+    pub(super) fn publish(&mut self, layout: Layout, changes: Vec<Change>) -> Result<()> {
         let birth = self.current.birth.checked_add(1).ok_or_else(|| {
             Error::new(Code::Internal, "this mount has used up its generations").fix("mount again")
         })?;
-        changed.sort_by_key(|(object, _)| *object);
-        let slots = self.current.slots.iter().map(|slot| {
-            let new = changed.binary_search_by_key(&slot.object, |(object, _)| *object).ok();
-            match (new.and_then(|at| changed.get(at)), slot.content()) {
-                (Some((object, content)), _) => Slot::filled(birth, *object, content.clone()),
-                (None, _) if layout == Layout::Flat => slot.clone(),
-                (None, Some(content)) => Slot::filled(birth, slot.object, content.clone()),
-                (None, None) => Slot::empty(birth, slot.object),
-            }
-        });
-        let next = Generation::new(birth, slots.collect());
+        let next = self.next(birth, layout, changes);
         let old = std::mem::replace(&mut self.current, next);
         self.retired.push_back((Instant::now(), old));
         self.forget_old(Instant::now());
         Ok(())
+    }
+
+    fn next(&self, birth: u32, layout: Layout, mut changes: Vec<Change>) -> Arc<Generation> {
+        changes.sort_by_key(|change| change.object);
+        let slots = self.current.slots.iter().map(|slot| {
+            let object = slot.object;
+            let new = changes.binary_search_by_key(&object, |change| change.object).ok();
+            match new.and_then(|at| changes.get(at)) {
+                Some(Change { wanted, content, .. }) => {
+                    Slot::new(birth, object, wanted.clone(), content.clone())
+                }
+                None if layout == Layout::Flat => slot.clone(),
+                None => Slot::new(birth, object, slot.wanted.clone(), slot.content().cloned()),
+            }
+        });
+        Generation::new(birth, slots.collect())
     }
 
     /// Drops what is older than the retention, and the oldest beyond the bound. Slots with an open

@@ -242,7 +242,9 @@ impl View {
         let node = self.plan.tree.node(index)?;
         let birth = match node.kind {
             _ if self.plan.tree.permanent(index, node) => 0,
-            NodeKind::File { object, .. } => generation.slots.get(object)?.birth,
+            NodeKind::File { object, .. } => {
+                generation.slots.get(object).filter(|slot| slot.exists())?.birth
+            }
             _ => generation.birth,
         };
         self.attr_in(generations, NodeId { birth, index }).ok()

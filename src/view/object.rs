@@ -29,7 +29,7 @@ pub async fn obtain(
     options: render::Options,
     deadline: Instant,
 ) -> Result<Obtained> {
-    let fetched = origin.get(ObjectRef::of(object)?, deadline).await;
+    let fetched = origin.get(ObjectRef::of(object), deadline).await;
     let version = fetched.map_err(|error| error.context(object.error_prefix()))?;
     let files = rendered(object, &version, options).await?;
     Ok(Obtained { version, files })

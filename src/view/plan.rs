@@ -1,13 +1,17 @@
 //! What a view shows before anything was fetched: names, modes, and which object fills which file.
 //!
 //! The plan is fixed for the life of the mount, and so is its [`Tree`]: every generation has the same
-//! nodes under the same indexes. What changes from birth to birth is the content of the files.
+//! nodes under the same indexes. What changes from birth to birth is the content of the files, and
+//! which of them are there: a version history has a place for every version that the class wants, and
+//! a generation shows as many as the vault has.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::class::ObjectSpec;
 use crate::error::{Error, Result};
-use crate::fetch::ObjectRef;
+
+use super::history;
 
 /// Index of the root directory in every tree.
 pub(super) const ROOT: u32 = 1;
@@ -32,17 +36,26 @@ pub enum Layout {
 #[derive(Debug)]
 pub struct Plan {
     pub(super) objects: Vec<PlannedObject>,
+    pub(super) histories: Vec<History>,
     pub(super) tree: Tree,
 }
 
 /// An object: the unit of filling. One fetch fills all its files.
 #[derive(Debug)]
 pub(super) struct PlannedObject {
+    /// Of one in a history, the version is that of its slot.
     pub(super) spec: ObjectSpec,
-    /// What a refresh asks for.
-    pub(super) wanted: ObjectRef,
     /// Nodes of its files, in the order of its file paths.
     pub(super) nodes: Vec<u32>,
+}
+
+/// A version history: objects that one list of the vault gives their versions.
+#[derive(Debug)]
+pub(super) struct History {
+    /// As the class lists it.
+    pub(super) spec: ObjectSpec,
+    /// Its objects, the newest version first.
+    pub(super) members: Range<usize>,
 }
 
 /// The names of a view, as nodes with stable indexes from [`ROOT`].
@@ -76,8 +89,20 @@ impl Plan {
     /// Lays the objects out.
     ///
     /// # Errors
-    /// Objects that this version cannot show, and names that collide.
-    pub fn new(objects: Vec<ObjectSpec>, layout: Layout) -> Result<Self> {
+    /// Names that collide.
+    pub fn new(wanted: Vec<ObjectSpec>, layout: Layout) -> Result<Self> {
+        let mut objects = Vec::with_capacity(wanted.len());
+        let mut histories = Vec::new();
+        for spec in wanted {
+            if spec.history <= 1 {
+                objects.push(spec);
+                continue;
+            }
+            let first = objects.len();
+            let members = 0..spec.history;
+            objects.extend(members.map(|at| history::member(&spec, at, spec.version.clone())));
+            histories.push(History { members: first..objects.len(), spec });
+        }
         let mut shape = Shape::default();
         for (number, object) in objects.iter().enumerate() {
             let path = object.path.as_str();
@@ -88,8 +113,7 @@ impl Plan {
         let tree = Tree::new(shape, layout);
         let mut planned = Vec::with_capacity(objects.len());
         for spec in objects {
-            let wanted = ObjectRef::of(&spec)?;
-            planned.push(PlannedObject { spec, wanted, nodes: Vec::with_capacity(1) });
+            planned.push(PlannedObject { spec, nodes: Vec::with_capacity(1) });
         }
         for (index, node) in tree.all() {
             if let NodeKind::File { object, .. } = node.kind
@@ -98,10 +122,10 @@ impl Plan {
                 owner.nodes.push(index);
             }
         }
-        Ok(Self { objects: planned, tree })
+        Ok(Self { objects: planned, histories, tree })
     }
 
-    /// Number of objects.
+    /// Number of objects, every wanted version of a history counted.
     pub fn len(&self) -> usize {
         self.objects.len()
     }

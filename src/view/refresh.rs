@@ -1,6 +1,8 @@
 //! Looking for new versions, and publishing them.
 //!
-//! Only filled objects whose class asks for the latest version are looked at. In the atomic layout a
+//! Only filled objects whose class asks for the latest version are looked at, and every version history
+//! is listed anew: a new version moves the others on, filled or not, and a history takes its new state
+//! as a whole or keeps the old one. In the atomic layout a
 //! new generation is published only when every changed object was fetched: while one of them cannot
 //! be told (an outage, throttling, a value that cannot be rendered), the old generation stays whole.
 //! In this version an object that the vault says is gone, disabled or forbidden keeps its bytes and
@@ -16,13 +18,14 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::generation::Generations;
+use super::generation::{Change, Generations};
 use super::object::{Obtained, rendered};
-use super::plan::{DATA_NAME, Layout, PlannedObject};
-use super::slot::Content;
-use super::{NodeId, View, broken, late};
+use super::plan::{DATA_NAME, History, Layout, PlannedObject};
+use super::slot::{Content, Slot};
+use super::{NodeId, View, broken, history, late};
 use crate::class::Version;
 use crate::error::{Code, Error, Result};
+use crate::fetch::ObjectRef;
 
 /// A delivery that cannot show a change in this time shows it late; nothing waits longer for it.
 const SHOW: Duration = Duration::from_secs(5);
@@ -32,9 +35,9 @@ const LAG: usize = 16;
 /// What a refresh came to.
 #[derive(Debug, Default)]
 pub struct Refreshed {
-    /// Objects the vault was asked about.
+    /// Objects the vault was asked about; a version history is one.
     pub checked: usize,
-    /// Files with new content, visible when this is returned.
+    /// Files with new content, new ones and vanished ones; visible when this is returned.
     pub changed: Vec<String>,
     /// Why objects could not be checked or shown.
     pub failures: Vec<Error>,
@@ -51,6 +54,25 @@ pub struct Announcement {
 }
 
 impl View {
+    /// Lists the version histories. To be called once, before anybody sees the view: until then its
+    /// histories are empty folders.
+    ///
+    /// # Errors
+    /// Of the first history that has no version or cannot be listed by `deadline`.
+    pub async fn resolve(self: &Arc<Self>, deadline: Instant) -> Result<()> {
+        let mut changes = Vec::new();
+        let firsts = self.plan.histories.iter().map(|history| history.members.start);
+        let mut histories = stream::iter(firsts.collect::<Vec<_>>())
+            .map(|first| self.check_history(first, deadline).boxed())
+            .buffered(self.limits.fetches.max(1));
+        while let Some(members) = histories.next().await {
+            changes.extend(members?);
+        }
+        let layout = self.plan.tree.layout;
+        self.generations_mut(|generations| generations.begin(layout, changes));
+        Ok(())
+    }
+
     /// Asks the vault about every filled object and publishes what changed.
     pub async fn refresh(self: &Arc<Self>, deadline: Instant) -> Refreshed {
         let Ok(_alone) = tokio::time::timeout_at(deadline.into(), self.refreshing.lock()).await
@@ -62,24 +84,31 @@ impl View {
         };
         self.generations_mut(|generations| generations.forget_old(Instant::now()));
         let filled = self.filled();
-        let mut done = Refreshed { checked: filled.len(), ..Refreshed::default() };
+        let checked = filled.len() + self.plan.histories.len();
+        let mut done = Refreshed { checked, ..Refreshed::default() };
         if self.closed.load(Ordering::Acquire) {
             done.failures.push(Error::new(Code::Draining, "the filesystem is being unmounted"));
             return done;
         }
         let mut changed = Vec::new();
         let mut unknown = false;
+        let objects = filled.into_iter().map(|(object, content)| (object, Some(content)));
+        let histories = self.plan.histories.iter().map(|history| (history.members.start, None));
         // Half of the fetches at most: opens must not queue behind a refresh.
-        let mut checks = stream::iter(filled)
+        let mut checks = stream::iter(objects.chain(histories).collect::<Vec<_>>())
             .map(|(object, content)| async move {
-                (object, self.check(object, &content, deadline).await)
+                let changes = match content {
+                    Some(content) => self.check(object, &content, deadline).await,
+                    None => self.check_history(object, deadline).await,
+                };
+                (object, changes)
             })
             .buffer_unordered((self.limits.fetches / 2).max(1));
         while let Some((object, result)) = checks.next().await {
             match result {
-                Ok(new) => {
+                Ok(changes) => {
                     self.notes.worked(object);
-                    changed.extend(new.map(|content| (object, Arc::new(content))));
+                    changed.extend(changes);
                 }
                 Err(error) => {
                     unknown |= !is_answer(error.code());
@@ -92,7 +121,8 @@ impl View {
         if changed.is_empty() || layout == Layout::Atomic && unknown {
             return done;
         }
-        let objects: Vec<usize> = changed.iter().map(|(object, _)| *object).collect();
+        let mut objects: Vec<usize> = changed.iter().map(|change| change.object).collect();
+        objects.sort_unstable();
         match self.generations_mut(|generations| generations.publish(layout, changed)) {
             Ok(()) => {
                 let files = objects.iter().filter_map(|object| self.plan.objects.get(*object));
@@ -129,7 +159,7 @@ impl View {
         let generations: &Generations = &self.generations();
         let objects = self.plan.objects.iter().zip(&generations.current.slots);
         objects
-            .filter(|(planned, _)| planned.spec.version == Version::Latest)
+            .filter(|(_, slot)| slot.wanted == Some(Version::Latest))
             .filter_map(|(_, slot)| Some((slot.object, slot.content()?.clone())))
             .collect()
     }
@@ -140,12 +170,64 @@ impl View {
         object: usize,
         shown: &Content,
         deadline: Instant,
-    ) -> Result<Option<Content>> {
+    ) -> Result<Vec<Change>> {
         let planned = self.plan.objects.get(object).ok_or_else(broken)?;
-        AssertUnwindSafe(self.check_planned(planned, shown, deadline))
+        let content = AssertUnwindSafe(self.check_planned(planned, shown, deadline))
             .catch_unwind()
             .await
+            .unwrap_or_else(|_| Err(broken()))?;
+        let wanted = Some(Version::Latest);
+        let change =
+            content.map(|content| Change { object, wanted, content: Some(content.into()) });
+        Ok(change.into_iter().collect())
+    }
+
+    /// What the members of the history that begins with this object are from now on, where that
+    /// differs. A version that only moves on brings its content along.
+    async fn check_history(&self, first: usize, deadline: Instant) -> Result<Vec<Change>> {
+        let mut histories = self.plan.histories.iter();
+        let history =
+            histories.find(|history| history.members.start == first).ok_or_else(broken)?;
+        let work = AssertUnwindSafe(self.check_members(history, deadline)).catch_unwind();
+        let late =
+            || late(None, "no answer before the deadline").context(history.spec.error_prefix());
+        tokio::time::timeout_at(deadline.into(), work)
+            .await
+            .unwrap_or_else(|_| Ok(Err(late())))
             .unwrap_or_else(|_| Err(broken()))
+    }
+
+    async fn check_members(&self, history: &History, deadline: Instant) -> Result<Vec<Change>> {
+        let _turn = self.fetches.acquire().await.map_err(|_| broken())?;
+        let versions = history::versions(self.origin.as_ref(), &history.spec, deadline).await?;
+        let slots: Vec<Arc<Slot>> = self
+            .generations()
+            .current
+            .slots
+            .get(history.members.clone())
+            .unwrap_or_default()
+            .to_vec();
+        let held: Vec<_> = slots.iter().filter_map(|slot| slot.content().cloned()).collect();
+        let mut changes = Vec::new();
+        for (position, slot) in slots.iter().enumerate() {
+            let wanted = versions.get(position);
+            if wanted == slot.wanted.as_ref() {
+                continue;
+            }
+            let content = match wanted {
+                Some(id) => match held.iter().find(|content| content.version == id.as_str()) {
+                    Some(content) => Some(content.clone()),
+                    // Whoever has read this name gets the next value without waiting.
+                    None if slot.content().is_some() => {
+                        Some(Arc::new(self.content(slot.object, id, deadline).await?))
+                    }
+                    None => None,
+                },
+                None => None,
+            };
+            changes.push(Change { object: slot.object, wanted: wanted.cloned(), content });
+        }
+        Ok(changes)
     }
 
     async fn check_planned(
@@ -156,7 +238,7 @@ impl View {
     ) -> Result<Option<Content>> {
         let work = async {
             let _turn = self.fetches.acquire().await.map_err(|_| broken())?;
-            self.origin.get(planned.wanted.clone(), deadline).await
+            self.origin.get(ObjectRef::of(&planned.spec), deadline).await
         };
         let version = tokio::time::timeout_at(deadline.into(), work)
             .await

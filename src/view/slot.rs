@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
+use crate::class::Version;
 use crate::error::{Code, Error, Result};
 use crate::secret::Secret;
 
@@ -42,6 +43,8 @@ impl Content {
 pub struct Slot {
     pub(super) birth: u32,
     pub(super) object: usize,
+    /// The version to fill it with; `None` where a history has fewer versions than places.
+    pub(super) wanted: Option<Version>,
     content: OnceLock<Arc<Content>>,
     flight: Mutex<Option<Flight>>,
     settled: AtomicBool,
@@ -50,25 +53,26 @@ pub struct Slot {
 pub(super) type Flight = Shared<BoxFuture<'static, Result<()>>>;
 
 impl Slot {
-    pub(super) fn empty(birth: u32, object: usize) -> Arc<Self> {
+    /// A slot that nobody ever saw empty, if it has content.
+    pub(super) fn new(
+        birth: u32,
+        object: usize,
+        wanted: Option<Version>,
+        content: Option<Arc<Content>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             birth,
             object,
-            content: OnceLock::new(),
+            wanted,
+            settled: AtomicBool::new(content.is_some()),
+            content: content.map_or_else(OnceLock::new, OnceLock::from),
             flight: Mutex::new(None),
-            settled: AtomicBool::new(false),
         })
     }
 
-    /// A slot that nobody ever saw empty.
-    pub(super) fn filled(birth: u32, object: usize, content: Arc<Content>) -> Arc<Self> {
-        Arc::new(Self {
-            birth,
-            object,
-            content: OnceLock::from(content),
-            flight: Mutex::new(None),
-            settled: AtomicBool::new(true),
-        })
+    /// Whether its files are there at all.
+    pub(super) fn exists(&self) -> bool {
+        self.wanted.is_some()
     }
 
     /// The content, once filled.

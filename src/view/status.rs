@@ -18,7 +18,7 @@ pub struct Status {
     pub retired: usize,
     /// Bytes of values held.
     pub bytes: usize,
-    /// Every object, in the plan's order.
+    /// Every object that there is, in the plan's order.
     pub objects: Vec<ObjectStatus>,
 }
 
@@ -55,6 +55,7 @@ impl View {
         let current = &generations.current;
         let failures = self.notes.all();
         let objects = self.plan.objects.iter().zip(&current.slots).zip(failures);
+        let objects = objects.filter(|((_, slot), _)| slot.exists());
         let objects = objects.map(|((planned, slot), failure)| ObjectStatus {
             kind: planned.spec.kind,
             name: planned.spec.name.to_string(),

@@ -1,5 +1,7 @@
 //! The view without any delivery: filling, refreshing, forgetting.
 
+mod history;
+
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -13,7 +15,7 @@ use crate::error::{Code, Error, Result};
 use crate::fetch::{ObjectRef, Origin};
 use crate::render;
 use crate::secret::Secret;
-use crate::vault::{Body, ObjectVersion};
+use crate::vault::{Body, ListedVersion, ObjectVersion};
 
 #[derive(Clone, Copy)]
 enum Answer {
@@ -23,10 +25,21 @@ enum Answer {
     Hangs,
 }
 
-#[derive(Default)]
 struct Fake {
     answers: Mutex<HashMap<String, Answer>>,
     requests: Mutex<Vec<String>>,
+    /// Of every object that has a history.
+    versions: Mutex<Result<Vec<ListedVersion>>>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            answers: Mutex::default(),
+            requests: Mutex::default(),
+            versions: Mutex::new(Ok(Vec::new())),
+        }
+    }
 }
 
 impl Fake {
@@ -51,6 +64,8 @@ impl Origin for Fake {
                 Answer::Panics => panic!("as the test says"),
                 Answer::Hangs => pending().await,
             };
+            let exact = object.version.as_str().strip_prefix('v');
+            let version = exact.map_or(version, |exact| exact.parse().unwrap());
             Ok(Arc::new(ObjectVersion {
                 kind: object.kind,
                 version: format!("v{version}"),
@@ -70,6 +85,17 @@ impl Origin for Fake {
     fn list(&self, _: ObjectKind, _: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
         Box::pin(async { Ok(Vec::new()) })
     }
+
+    fn versions(
+        &self,
+        _: ObjectKind,
+        name: ObjectName,
+        _: Instant,
+    ) -> BoxFuture<'_, Result<Vec<ListedVersion>>> {
+        self.requests.lock().unwrap().push(format!("{name}/versions"));
+        let listed = self.versions.lock().unwrap().clone();
+        Box::pin(async { listed })
+    }
 }
 
 fn object(name: &str) -> ObjectSpec {
@@ -79,6 +105,7 @@ fn object(name: &str) -> ObjectSpec {
         name: ObjectName::parse(name).unwrap(),
         version: Version::Latest,
         history: 1,
+        position: None,
         path: FilePath::parse(name).unwrap(),
         format: Format::Pem,
         encoding: Encoding::Utf8,
@@ -133,12 +160,13 @@ fn a_plan_refuses_what_cannot_be_shown() {
         error.to_string()
     };
     let at = |path: &str| ObjectSpec { path: FilePath::parse(path).unwrap(), ..object("x") };
-    let history = ObjectSpec { history: 3, ..object("x") };
-    assert!(message(vec![history], Layout::Atomic).contains("objectVersionHistory"));
     for (one, other) in [("x", "x"), ("x", "x/y"), ("x/y", "x")] {
         let said = message(vec![at(one), at(other)], Layout::Flat);
         assert!(said.starts_with("objects[7]: x stands where"), "{said}");
     }
+    let history = ObjectSpec { history: 3, ..object("x") };
+    let said = message(vec![history, at("x/2")], Layout::Atomic);
+    assert!(said.starts_with("objects[7]: 2 stands where"), "{said}");
 }
 
 #[tokio::test]

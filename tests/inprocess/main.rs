@@ -5,6 +5,7 @@ mod binary;
 #[path = "../support/canary.rs"]
 mod canary;
 mod codes;
+mod history;
 mod identities;
 mod malformed;
 mod modes;

@@ -63,9 +63,6 @@ async fn wrong_inputs_are_refused_and_nothing_is_requested() {
         let outcome = world.mount_raw(request.clone(), Duration::from_secs(60)).await;
         check(&request, &outcome.expect_err(&format!("{request:?}")), expected);
     }
-    let history = "objectName: one\nobjectType: secret\nobjectVersionHistory: 3";
-    let status = world.mount(&world.call(&[history])).await.unwrap_err();
-    assert!(status.message().contains("objectVersionHistory is not supported"), "{status}");
     let counters = world.control.counters();
     assert_eq!((counters.vault_requests, counters.token_requests), (0, 0));
 }

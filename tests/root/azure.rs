@@ -20,15 +20,16 @@ const AKVFS: &str = env!("CARGO_BIN_EXE_akvfs");
 const IMDS: &str = "169.254.169.254:80";
 
 /// The namespace's Azure.
-struct Azure {
+pub struct Azure {
     runtime: Runtime,
-    emulator: Emulator,
+    pub emulator: Emulator,
     dir: tempfile::TempDir,
-    value: String,
+    /// Of `secret1`.
+    pub value: String,
 }
 
 impl Azure {
-    fn new() -> Self {
+    pub fn new() -> Self {
         run("ip", &["link", "set", "lo", "up"]);
         run("ip", &["address", "add", "169.254.169.254/32", "dev", "lo"]);
         canary::capture_logs();
@@ -54,7 +55,7 @@ impl Azure {
         Self { runtime, emulator, dir, value }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -65,7 +66,7 @@ impl Azure {
         command
     }
 
-    fn output(&self, args: &[&str]) -> Output {
+    pub fn output(&self, args: &[&str]) -> Output {
         let output = self.akvfs(args).output().unwrap();
         canary::record("akvfs-stderr", &String::from_utf8_lossy(&output.stderr));
         output

@@ -12,5 +12,6 @@ mod azure;
 mod binary;
 mod demo;
 mod ends;
+mod history;
 mod programs;
 mod tree;

@@ -10,7 +10,7 @@ use akvfs::class::{Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpe
 use akvfs::delivery::fuse::{self, Mounted};
 use akvfs::fetch::{ObjectRef, Origin};
 use akvfs::render;
-use akvfs::vault::{Body, ObjectVersion};
+use akvfs::vault::{Body, ListedVersion, ObjectVersion};
 use akvfs::view::{Layout, Limits, Plan, View};
 use akvfs::{Code, Error, Result, Secret};
 use futures_util::future::BoxFuture;
@@ -198,6 +198,15 @@ impl Origin for Fake {
     fn list(&self, _: ObjectKind, _: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
         Box::pin(async { Ok(Vec::new()) })
     }
+
+    fn versions(
+        &self,
+        _: ObjectKind,
+        _: ObjectName,
+        _: Instant,
+    ) -> BoxFuture<'_, Result<Vec<ListedVersion>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 /// An object of a class: `NAME`, or `NAME=PATH`.
@@ -209,6 +218,7 @@ pub fn object(index: usize, text: &str) -> ObjectSpec {
         name: ObjectName::parse(name).unwrap(),
         version: Version::Latest,
         history: 1,
+        position: None,
         path: FilePath::parse(path).unwrap(),
         format: Format::Pem,
         encoding: Encoding::Utf8,

@@ -54,7 +54,18 @@ pub(super) fn check(
     let version = Version::parse(raw.text("objectVersion")).map_err(at("objectVersion"))?;
     let history = versions(history).map_err(at("objectVersionHistory"))?;
     let mode = mode(raw.text("filePermission"), default_mode).map_err(at("filePermission"))?;
-    Ok(ObjectSpec { index, kind, name, version, history, path, format, encoding, mode })
+    Ok(ObjectSpec {
+        index,
+        kind,
+        name,
+        version,
+        history,
+        position: None,
+        path,
+        format,
+        encoding,
+        mode,
+    })
 }
 
 /// A blank text may stand under the same key in another case.

@@ -1,0 +1,94 @@
+//! Version histories on the command line: a tree, one of its files, and what would be mounted.
+
+use std::path::Path;
+
+use akvfs::class::ObjectKind::Secret;
+use akvfs::emulator::{SYSTEM_IDENTITY, Verb};
+
+use crate::azure::Azure;
+use crate::canary;
+use crate::support::eventually;
+
+const CLASS: &str = r#"
+apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata:
+  name: history
+spec:
+  provider: azure
+  parameters:
+    useVMManagedIdentity: "true"
+    keyvaultName: akvfs-dev
+    tenantID: 7e7a7700-0000-4000-8000-00000000dead
+    objects: |
+      array:
+        - |
+          objectName: secret1
+          objectType: secret
+          objectVersionHistory: 3
+        - |
+          objectName: api-token
+          objectType: secret
+"#;
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+network_test! {
+    fn a_tree_follows_the_versions_of_its_vault() {
+        let azure = Azure::new();
+        let (class, dir) = (azure.path("class.yaml"), azure.path("mnt"));
+        std::fs::write(&class, CLASS).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        let (class, place) = (class.to_str().unwrap(), dir.to_str().unwrap());
+        let control = azure.emulator.control();
+
+        control.permit(SYSTEM_IDENTITY, Secret, Verb::List, false).unwrap();
+        let refused = azure.output(&["mount", class, place]);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && said.contains("objectVersionHistory"), "{said}");
+        assert!(said.contains("Key Vault Secrets User"), "{said}");
+        assert!(names(&dir).is_empty());
+        control.permit(SYSTEM_IDENTITY, Secret, Verb::List, true).unwrap();
+
+        let output = azure.output(&["mount", class, place, "--refresh-interval", "1s"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let folder = dir.join("secret1");
+        assert_eq!(names(&folder), ["0", "1"]);
+        let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+        assert_eq!((read("0"), read("1")), (azure.value.clone().into(), b"an older value".into()));
+        assert!(std::fs::metadata(folder.join("2")).is_err());
+
+        let new = canary::value("rotated");
+        control.set_secret("akvfs-dev", "secret1", new.as_str()).unwrap();
+        eventually("the new version", || names(&folder).len() == 3);
+        let expected = (new.clone().into(), azure.value.clone().into(), b"an older value".into());
+        assert_eq!((read("0"), read("1"), read("2")), expected);
+        // The newest of all is disabled, and the others move up.
+        control.enable("akvfs-dev", Secret, "secret1", "", false).unwrap();
+        eventually("the disabled one to go", || names(&folder).len() == 2);
+        assert_eq!(read("0"), azure.value.as_bytes());
+        assert!(azure.output(&["unmount", place]).status.success());
+
+        for (name, value) in [
+            ("secret1/1", b"an older value".as_slice()),
+            ("secret1/0", azure.value.as_bytes()),
+            ("secret1", azure.value.as_bytes()),
+        ] {
+            assert_eq!(azure.output(&["get", class, name]).stdout, value, "{name}");
+        }
+        let none = azure.output(&["get", class, "secret1/2"]);
+        let said = String::from_utf8(none.stderr).unwrap();
+        assert!(said.contains("only 2 versions of the history are there"), "{said}");
+        let report = String::from_utf8(azure.output(&["check", class]).stdout).unwrap();
+        canary::record("check-stdout", &report);
+        for row in ["secret1/0  secret/secret1/0  ", "secret1/1  secret/secret1/1  ", "api-token  "] {
+            assert!(report.contains(row), "{report}");
+        }
+    }
+}
