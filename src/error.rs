@@ -185,6 +185,8 @@ struct Inner {
     retry_after: Option<Duration>,
     /// The scope the vault's challenge asks for, after the domain check, when another was used.
     wanted_scope: Option<String>,
+    /// Only this caller's deadline kept the request from being tried again.
+    hurried: bool,
 }
 
 impl Error {
@@ -199,6 +201,7 @@ impl Error {
             service_code: None,
             retry_after: None,
             wanted_scope: None,
+            hurried: false,
         }))
     }
 
@@ -255,6 +258,30 @@ impl Error {
     pub(crate) fn with_others(mut self, count: usize) -> Self {
         self.0.message.push_str(&format!(" (and {count} more objects failed)"));
         self
+    }
+
+    /// Says after how many tries this is the outcome, and why there was no further one.
+    #[must_use]
+    pub(crate) fn tried(mut self, tries: u32, why: &str) -> Self {
+        let times = if tries == 1 { "try" } else { "tries" };
+        match (tries, why) {
+            (1, "") => {}
+            (_, "") => self.0.message.push_str(&format!(" ({tries} {times})")),
+            _ => self.0.message.push_str(&format!(" ({tries} {times}; {why})")),
+        }
+        self
+    }
+
+    /// Records that a caller with more time would have tried again.
+    #[must_use]
+    pub(crate) fn hurried(mut self) -> Self {
+        self.0.hurried = true;
+        self
+    }
+
+    /// Whether a caller with more time would have tried again.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.0.hurried
     }
 
     /// The stable code.

@@ -2,12 +2,12 @@
 //!
 //! Deliveries reach values only through an [`Origin`]: "what this mount may ask". The real one is
 //! [`Access`], which binds a claim to a vault: it proves the claim (again when a proof has ended) and
-//! then asks [`Fetch::get`]. Every request to the vault runs as a detached task with its own limit;
-//! waiters keep their own deadlines, so a reader that gives up never takes the answer from another.
+//! then asks [`Fetch::get`]. Every request to the vault runs as a detached task: a caller that goes away
+//! breaks no connection.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -19,8 +19,6 @@ use crate::http::Http;
 use crate::identity::{Identities, Proof, ProvenIdentity};
 use crate::vault::{ListedVersion, ObjectVersion, Vault, VaultRef};
 
-/// A vault request's own limit, whatever its waiters' deadlines are.
-const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// Most names of a listing.
 pub const MAX_NAMES: usize = 10_000;
 /// Most versions of one object.
@@ -140,9 +138,8 @@ impl Fetch {
         };
         let (source, proof, vault) = (self.source.clone(), proof.clone(), vault.clone());
         let wanted = key.object.clone();
-        let flight = async move {
-            source.get(&proof, &vault, &wanted, Instant::now() + REQUEST_LIMIT).await.map(Arc::new)
-        };
+        let flight =
+            async move { source.get(&proof, &vault, &wanted, deadline).await.map(Arc::new) };
         detached(flight, deadline, || {
             format!("GET {}/{}/{}", key.vault, object.kind.collection(), object.name)
         })

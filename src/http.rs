@@ -7,6 +7,7 @@
 //! for IMDS and NMI (plain HTTP, never proxied).
 
 mod pinned;
+mod retry;
 
 use std::error::Error as StdError;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,6 +22,7 @@ use crate::error::{Code, Error, Hop, Result, printable};
 use crate::secret::Secret;
 
 pub(crate) use pinned::peer_certificate;
+pub use retry::Retry;
 
 /// A TCP connection and TLS handshake that take longer are reported as such, although the request's
 /// own deadline may be later.
@@ -36,6 +38,7 @@ pub struct Http(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     endpoints: Endpoints,
+    retry: Retry,
     secure: OnceLock<Client>,
     link_local: OnceLock<Client>,
 }
@@ -64,9 +67,20 @@ pub(crate) struct Exchange<'a> {
 impl Http {
     /// Clients for these endpoints. Nothing is opened or read before the first request.
     pub fn new(endpoints: Endpoints) -> Self {
+        Self::with(endpoints, Retry::default())
+    }
+
+    /// The same with other pauses between tries.
+    pub fn with(endpoints: Endpoints, retry: Retry) -> Self {
         // Another part of the process may have installed the same provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self(Arc::new(Inner { endpoints, secure: OnceLock::new(), link_local: OnceLock::new() }))
+        let (secure, link_local) = (OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Inner { endpoints, retry, secure, link_local }))
+    }
+
+    /// How requests to vaults and Entra are tried again.
+    pub(crate) fn retry(&self) -> Retry {
+        self.0.retry
     }
 
     /// The endpoints the process was built with.

@@ -145,11 +145,16 @@ impl Identities {
                 return Err(error.clone());
             }
             *state = State::default();
-            let outcome = self.request(&claim, cloud, scope, deadline).await;
+            let ask = || self.request(&claim, cloud, scope, deadline);
+            // The metadata service has rules of its own.
+            let outcome = match claim {
+                Resolved::Managed { .. } => ask().await,
+                _ => self.0.http.retry().run(deadline, ask).await,
+            };
             match &outcome {
                 Ok(proof) => state.proof = Some(proof.clone()),
                 // Not when this caller's time was too short: the next one asks with its own.
-                Err(error) if Instant::now() < deadline => {
+                Err(error) if Instant::now() < deadline && !error.is_hurried() => {
                     state.failed = Some((Instant::now(), error.clone()));
                 }
                 Err(_) => {}

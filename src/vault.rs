@@ -10,7 +10,7 @@ mod answer;
 mod challenge;
 pub mod model;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::class::{ObjectKind, ObjectName, VaultName};
 use crate::cloud::Cloud;
@@ -24,6 +24,8 @@ pub use model::{Body, Jwk, ListedVersion, ObjectVersion};
 
 /// The data plane version we speak; upstream's too.
 const API_VERSION: &str = "7.4";
+/// One try; a connection that went dead must not use up a longer deadline.
+const TRY: Duration = Duration::from_secs(30);
 /// Largest accepted object: a secret's value is at most 25 KiB, a certificate's chain a bit more.
 const MAX_OBJECT: usize = 256 * 1024;
 /// Largest accepted page of a list.
@@ -73,11 +75,14 @@ impl Vault {
             return Ok(format!("{}/.default", vault.cloud.resource));
         }
         let url = format!("{}/{}", vault.url(), kind.collection());
-        let answer = self.request(&url, None, MAX_PAGE, deadline).await?;
-        if answer.status != 401 {
-            return Err(answer::refused(Asked::List, &url, &answer));
-        }
-        challenge::scope(&answer, &url)
+        let ask = || async {
+            let answer = self.request(&url, None, MAX_PAGE, deadline).await?;
+            if answer.status != 401 {
+                return Err(answer::refused(Asked::List, &url, &answer));
+            }
+            challenge::scope(&answer, &url)
+        };
+        self.http.retry().run(deadline, ask).await
     }
 
     /// One object version.
@@ -165,7 +170,7 @@ impl Vault {
         }
     }
 
-    /// GET with the proof's token.
+    /// GET with the proof's token; tried again while the vault is only busy.
     async fn authorized(
         &self,
         proof: &Proof,
@@ -177,12 +182,15 @@ impl Vault {
             Asked::Object => MAX_OBJECT,
             Asked::List => MAX_PAGE,
         };
-        let answer = self.request(url, Some(proof), max_body, deadline).await?;
-        match answer.status {
-            200 => Ok(answer),
-            401 => Err(challenge::unauthorized(&answer, url, proof.scope())),
-            _ => Err(answer::refused(asked, url, &answer)),
-        }
+        let ask = || async {
+            let answer = self.request(url, Some(proof), max_body, deadline).await?;
+            match answer.status {
+                200 => Ok(answer),
+                401 => Err(challenge::unauthorized(&answer, url, proof.scope())),
+                _ => Err(answer::refused(asked, url, &answer)),
+            }
+        };
+        self.http.retry().run(deadline, ask).await
     }
 
     async fn request(
@@ -200,6 +208,7 @@ impl Vault {
             request = request.header(reqwest::header::AUTHORIZATION, bearer(proof)?);
         }
         let what = format!("GET {}", without_query(url));
+        let deadline = deadline.min(Instant::now() + TRY);
         exchange(request, Exchange { hop: Hop::Vault, what: &what, max_body, deadline }).await
     }
 }

@@ -103,7 +103,7 @@ async fn throttling_and_outages_are_internal_and_say_what_the_service_answered()
     let world = World::start(seeds::one()).await;
     let call = world.call(&[&secret(ONE)]);
     for (trouble, text) in [
-        (Trouble::Throttle(Some(1)), "RESPONSE 429, ERROR CODE: Throttled"),
+        (Trouble::Throttle(Some(3600)), "RESPONSE 429, ERROR CODE: Throttled"),
         (Trouble::Throttle(None), "RESPONSE 429"),
         (Trouble::Status(500), "RESPONSE 500"),
         (Trouble::Status(503), "RESPONSE 503"),
@@ -131,6 +131,37 @@ async fn throttling_and_outages_are_internal_and_say_what_the_service_answered()
     assert_eq!(world.mount(&call).await.unwrap().files.len(), 1);
 }
 
+/// P11: the vault's own pauses are kept, and all tries are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_vault_is_asked_four_times_at_the_pace_it_names() {
+    let world = World::start(seeds::one()).await;
+    let call = world.call(&[&secret(ONE)]);
+    world.control.always(Where::service(Service::Vault), Trouble::Throttle(Some(1)));
+    let begun = Instant::now();
+    let status = refused(world.mount(&call).await, Code::Internal);
+    assert!(begun.elapsed() >= Duration::from_secs(3), "three pauses of a second");
+    assert!(status.message().contains("RESPONSE 429, ERROR CODE: Throttled"), "{status}");
+    assert!(status.message().contains("(4 tries)"), "{status}");
+    assert_eq!(world.control.counters().vault_requests, 4);
+
+    // With 2 s, the provider has 1 s: too little for a pause of 1 s, so it is not begun.
+    world.control.reset_log();
+    let status = refused(world.mount_within(&call, Duration::from_secs(2)).await, Code::Internal);
+    assert!(status.message().contains("more time than is left"), "{status}");
+    assert_eq!(world.control.counters().vault_requests, 1);
+
+    // P12: what is an answer is not asked for again.
+    world.control.clear_faults();
+    for status in [400, 401, 403, 404] {
+        world.control.reset_log();
+        world.control.times(1, Where::service(Service::Vault), Trouble::Status(status));
+        assert!(world.mount(&call).await.is_err(), "{status}");
+        assert_eq!(world.control.counters().vault_requests, 1, "{status}");
+    }
+    world.control.times(3, Where::service(Service::Vault), Trouble::Status(503));
+    assert_eq!(world.mount(&call).await.unwrap().files.len(), 1, "the fourth try counts");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_service_has_its_codes_too() {
     let world = World::start(seeds::one()).await;
@@ -144,10 +175,14 @@ async fn the_token_service_has_its_codes_too() {
         world.control.always(Where::service(Service::Entra), trouble);
         let status = refused(world.mount(&call).await, code);
         assert!(status.message().contains("Entra"), "{status}");
+        assert_eq!(status.message().contains("(4 tries)"), code == Code::Internal, "{status}");
     }
     world.control.clear_faults();
     world.control.always(Where::service(Service::Entra), Trouble::Hang);
     refused(world.mount_within(&call, Duration::from_secs(2)).await, Code::Internal);
+    world.control.clear_faults();
+    world.control.times(3, Where::service(Service::Entra), Trouble::Status(503));
+    assert_eq!(world.mount(&call).await.unwrap().files.len(), 1, "the fourth try counts");
 }
 
 #[tokio::test(flavor = "multi_thread")]

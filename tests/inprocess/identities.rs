@@ -10,6 +10,8 @@ use akvfs::http::Http;
 use akvfs::vault::{Body, VaultRef};
 use akvfs::{Code, Error, Secret};
 
+use crate::world::QUICK;
+
 pub struct Site {
     pub emulator: Emulator,
     pub fetch: Fetch,
@@ -19,7 +21,7 @@ impl Site {
     pub async fn new() -> Self {
         let seed = Seed::default().secret("db", &["dev-only-db"]);
         let emulator = Emulator::start(Config { seed, ..Config::default() }).await.unwrap();
-        let fetch = Fetch::new(Http::new(emulator.endpoints())).unwrap();
+        let fetch = Fetch::new(Http::with(emulator.endpoints(), QUICK)).unwrap();
         Self { emulator, fetch }
     }
 

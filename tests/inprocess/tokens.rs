@@ -45,7 +45,8 @@ async fn whatever_entra_answers_has_a_code_of_its_own() {
             "could not be used",
         ),
     ] {
-        site.emulator.control().times(1, Where::service(Service::Entra), trouble.clone());
+        site.emulator.control().clear_faults();
+        site.emulator.control().always(Where::service(Service::Entra), trouble.clone());
         let error = site.read(site.principal(None), site.emulator.cloud()).await.unwrap_err();
         let found = (error.code(), error.service_code());
         assert_eq!(found, (code, number), "{trouble:?}: {error:?}");
