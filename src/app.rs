@@ -14,9 +14,10 @@ use crate::csi::{HealthService, Provider};
 use crate::delivery::response;
 use crate::error::{Code, Error, Result};
 use crate::fetch::Fetch;
-use crate::http::Http;
+use crate::http::{self, Http, UserAgent};
 use crate::render;
 use crate::telemetry::health;
+use crate::version::VERSION;
 
 /// Running Mounts get this long to finish after a stop; kubelet gives the pod 30 s by default.
 const DRAIN: Duration = Duration::from_secs(25);
@@ -50,7 +51,9 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
     let token_proxy = Some(TokenProxy::new(&args.token_proxy_url, &args.sni_name)?);
     let endpoints = Endpoints { token_proxy, ..Endpoints::azure() };
     let clouds = CloudSource::new(endpoints.clone(), &args.cloud_name, args.cloud_env_dir.clone())?;
-    let fetch = Fetch::new(Http::new(endpoints))?;
+    let user_agent = UserAgent::new(&args.custom_user_agent)?;
+    let http = http::Options { user_agent, ..http::Options::default() };
+    let fetch = Fetch::new(Http::with(endpoints, http))?;
     let options = response::Options {
         render: render::Options { construct_pem_chain: args.construct_pem_chain },
         max_bytes: args.max_response_bytes,
@@ -66,7 +69,7 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
     let server = serve_csi(Mounter::new(fetch, clouds, options), socket, stop)?;
     tracing::info!(
         endpoint = args.endpoint,
-        version = env!("CARGO_PKG_VERSION"),
+        version = VERSION,
         cloud = args.cloud_name,
         construct_pem_chain = args.construct_pem_chain,
         "serving"

@@ -142,9 +142,9 @@ fn say(text: &str) -> Result<()> {
 fn version() -> String {
     // Byte for byte: scripts cut it up.
     format!(
-        r#"{{"version":"v{}","buildDate":"{}"}}"#,
-        env!("CARGO_PKG_VERSION"),
-        option_env!("AKVFS_BUILD_DATE").unwrap_or("unknown")
+        r#"{{"version":"{}","buildDate":"{}"}}"#,
+        crate::version::VERSION,
+        crate::version::BUILD_DATE
     )
 }
 

@@ -56,6 +56,9 @@ pub struct ProviderArgs {
     /// TLS name of the token proxy, if not derived from the API server's certificate
     #[arg(long, value_name = "NAME", default_value = "", env = "AKVFS_SNI_NAME")]
     pub sni_name: String,
+    /// Text added to the User-Agent of requests to vaults and Entra
+    #[arg(long, value_name = "TEXT", default_value = "", env = "AKVFS_CUSTOM_USER_AGENT")]
+    pub custom_user_agent: String,
     /// Most bytes of one Mount's response; the driver takes 4 MiB
     #[arg(long, value_name = "BYTES", default_value_t = 4 * 1024 * 1024, env = "AKVFS_MAX_RESPONSE_BYTES")]
     pub max_response_bytes: usize,
@@ -66,8 +69,6 @@ pub struct ProviderArgs {
     /// Accepted from the Go provider's argument list; refused when set, until it works.
     #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool)]
     pub write_cert_and_key_in_separate_files: bool,
-    #[arg(long, hide = true, default_value = "")]
-    pub(crate) custom_user_agent: String,
     #[arg(long, hide = true, default_value = "Prometheus")]
     pub(crate) metrics_backend: String,
     #[arg(long, hide = true, default_value_t = 8898)]
@@ -118,7 +119,6 @@ impl ProviderArgs {
                 names.push(name);
             }
         };
-        note(!self.custom_user_agent.is_empty(), "custom-user-agent");
         note(self.metrics_backend != "Prometheus", "metrics-backend");
         note(self.prometheus_port != 8898, "prometheus-port");
         note(self.enable_pprof, "enable-pprof");

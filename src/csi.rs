@@ -22,6 +22,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::error::{Code, Error, printable};
+use crate::version::VERSION;
 use mount::Mounter;
 use proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
 use proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
@@ -71,7 +72,7 @@ impl CsiDriverProvider for Provider {
         Ok(Response::new(VersionResponse {
             version: PROTOCOL.to_owned(),
             runtime_name: RUNTIME_NAME.to_owned(),
-            runtime_version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
+            runtime_version: VERSION.to_owned(),
         }))
     }
 

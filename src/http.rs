@@ -8,6 +8,7 @@
 
 mod pinned;
 mod retry;
+mod user_agent;
 
 use std::error::Error as StdError;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,6 +24,7 @@ use crate::secret::Secret;
 
 pub(crate) use pinned::peer_certificate;
 pub use retry::Retry;
+pub use user_agent::UserAgent;
 
 /// A TCP connection and TLS handshake that take longer are reported as such, although the request's
 /// own deadline may be later.
@@ -38,9 +40,18 @@ pub struct Http(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     endpoints: Endpoints,
-    retry: Retry,
+    options: Options,
     secure: OnceLock<Client>,
     link_local: OnceLock<Client>,
+}
+
+/// How requests are made.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How requests to vaults and Entra are tried again.
+    pub retry: Retry,
+    /// Who asks.
+    pub user_agent: UserAgent,
 }
 
 /// An answer, whatever its status.
@@ -67,20 +78,20 @@ pub(crate) struct Exchange<'a> {
 impl Http {
     /// Clients for these endpoints. Nothing is opened or read before the first request.
     pub fn new(endpoints: Endpoints) -> Self {
-        Self::with(endpoints, Retry::default())
+        Self::with(endpoints, Options::default())
     }
 
-    /// The same with other pauses between tries.
-    pub fn with(endpoints: Endpoints, retry: Retry) -> Self {
+    /// The same with other options.
+    pub fn with(endpoints: Endpoints, options: Options) -> Self {
         // Another part of the process may have installed the same provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (secure, link_local) = (OnceLock::new(), OnceLock::new());
-        Self(Arc::new(Inner { endpoints, retry, secure, link_local }))
+        Self(Arc::new(Inner { endpoints, options, secure, link_local }))
     }
 
     /// How requests to vaults and Entra are tried again.
     pub(crate) fn retry(&self) -> Retry {
-        self.0.retry
+        self.0.options.retry
     }
 
     /// The endpoints the process was built with.
@@ -93,7 +104,8 @@ impl Http {
         if let Some(client) = self.0.secure.get() {
             return Ok(client.clone());
         }
-        let mut builder = common()
+        let mut builder = self
+            .common()
             .https_only(true)
             .tls_version_min(reqwest::tls::Version::TLS_1_2)
             .dns_resolver(Resolver(Arc::new(self.0.endpoints.resolve.clone())));
@@ -119,24 +131,25 @@ impl Http {
         if let Some(client) = self.0.link_local.get() {
             return Ok(client.clone());
         }
-        let client = common()
+        let client = self
+            .common()
             .no_proxy()
             .tls_certs_only([])
             .build()
             .map_err(|_| Error::new(Code::Local, "the HTTP client cannot be set up"))?;
         Ok(self.0.link_local.get_or_init(|| client).clone())
     }
-}
 
-fn common() -> reqwest::ClientBuilder {
-    Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(POOL_PER_HOST)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .http2_keep_alive_timeout(Duration::from_secs(5))
-        .user_agent(concat!("akvfs/", env!("CARGO_PKG_VERSION")))
+    fn common(&self) -> reqwest::ClientBuilder {
+        Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_PER_HOST)
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .http2_keep_alive_timeout(Duration::from_secs(5))
+            .user_agent(self.0.options.user_agent.value())
+    }
 }
 
 /// Sends a request and reads the whole answer, within the exchange's deadline and size.
@@ -256,6 +269,20 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
+/// The number that the service's support finds this request by. Only what looks like one is passed on:
+/// the header is the peer's to fill.
+pub(crate) fn request_id(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get("x-ms-request-id")
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| is_trace_id(id))
+}
+
+/// A GUID, or something of its alphabet and about its length.
+pub(crate) fn is_trace_id(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}
+
 /// Fixed addresses for the names the process was built with, loopback for `localhost` and names
 /// below it (RFC 6761 6.3), the system's resolver for all others.
 #[derive(Clone)]
@@ -296,6 +323,20 @@ mod tests {
         assert_eq!(retry_after(&headers), Some(MAX_RETRY_AFTER));
         headers.insert("x-ms-retry-after-ms", "250".parse().unwrap());
         assert_eq!(retry_after(&headers), Some(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn a_request_id_is_one_or_nothing() {
+        let id = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-ms-request-id", text.parse().unwrap());
+            request_id(&headers).map(str::to_owned)
+        };
+        let guid = "b2c5a1d0-2f1e-4c7e-9c3c-0a1b2c3d4e5f";
+        assert_eq!(id(guid).as_deref(), Some(guid));
+        for bad in ["", "canary", "a b", &"a".repeat(65)] {
+            assert_eq!(id(bad), None, "{bad}");
+        }
     }
 
     #[test]

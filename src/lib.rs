@@ -41,6 +41,7 @@ pub mod render;
 pub mod secret;
 pub mod telemetry;
 pub mod vault;
+mod version;
 pub mod view;
 
 pub use error::{Code, Error, Hop, Result};

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::client_assertion;
 use super::lock;
-use super::reply::{Reply, Request, pairs};
+use super::reply::{Reply, Request, pairs, trace_id};
 use super::state::{Holder, Shared, TENANT};
 use super::tokens;
 
@@ -153,6 +153,8 @@ pub(super) fn refusal(status: u16, error: &str, number: u32, why: &str) -> Reply
         "error": error,
         "error_description": format!("AADSTS{number}: {why}"),
         "error_codes": [number],
+        "trace_id": trace_id(),
+        "correlation_id": trace_id(),
         "error_uri": format!("https://login.microsoftonline.com/error?code={number}"),
     });
     Reply::json(status, &body)

@@ -8,6 +8,7 @@ use crate::error::printable;
 
 use super::faults::Service;
 use super::lock;
+use super::reply::Request;
 
 /// Records kept; the oldest go first.
 const MAX_RECORDS: usize = 10_000;
@@ -29,6 +30,8 @@ pub struct RequestRecord {
     pub path: String,
     /// The client that its token proved, or that it was given a token for.
     pub client: Option<String>,
+    /// Its User-Agent.
+    pub agent: String,
     /// Status; 0 while there is no answer, and for ever if the caller left.
     pub status: u16,
 }
@@ -80,7 +83,8 @@ pub(super) struct Entry {
 }
 
 impl Log {
-    pub(super) fn begin(&self, service: Service, method: &str, host: &str, path: &str) -> Entry {
+    pub(super) fn begin(&self, service: Service, request: &Request) -> Entry {
+        let Request { method, host, path, .. } = request;
         let record = RequestRecord {
             at: SystemTime::now(),
             service,
@@ -88,6 +92,7 @@ impl Log {
             host: printable(host.split(':').next().unwrap_or(host), 128),
             path: printable(path, 512),
             client: None,
+            agent: printable(request.header("user-agent").unwrap_or_default(), 512),
             status: 0,
         };
         let mut inner = lock(&self.0);

@@ -1,5 +1,7 @@
 //! Answers, before faults get at them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use axum::http::HeaderValue;
 use axum::http::header::{self, HeaderName};
 use serde_json::{Value, json};
@@ -29,6 +31,12 @@ pub(super) fn pairs(text: &str) -> Vec<(String, String)> {
     let Ok(mut url) = reqwest::Url::parse("http://form/") else { return Vec::new() };
     url.set_query(Some(text));
     url.query_pairs().map(|(key, value)| (key.into_owned(), value.into_owned())).collect()
+}
+
+/// A GUID of no other answer.
+pub(super) fn trace_id() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    format!("00000000-0000-4000-8000-{:012x}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// An answer.
@@ -76,6 +84,11 @@ impl Reply {
             self.headers.push((name, value));
         }
         self
+    }
+
+    /// With a number for the service's support.
+    pub(super) fn traced(self) -> Self {
+        self.with(HeaderName::from_static("x-ms-request-id"), &trace_id())
     }
 
     pub(super) fn by(mut self, client: &str) -> Self {

@@ -127,7 +127,7 @@ async fn handle(
         Some(Place::Vault(name)) => Some(name.as_str()),
         _ => None,
     };
-    let entry = state.log.begin(service, &request.method, &request.host, &request.path);
+    let entry = state.log.begin(service, &request);
     let Met { delay, trouble } = state.faults.meet(service, vault, &request.path);
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
@@ -145,6 +145,10 @@ async fn handle(
         (Service::Vault, _) => Reply::nowhere(),
     });
     entry.end(reply.status, reply.client.clone());
+    let reply = match service {
+        Service::Vault | Service::Entra => reply.traced(),
+        Service::Imds | Service::Nmi => reply,
+    };
     respond(reply, trouble)
 }
 

@@ -6,7 +6,7 @@ use reqwest::{Certificate, Client, RequestBuilder};
 
 use crate::error::{Code, Error, Result};
 
-use super::{Exchange, Http, Resolver, common, deepest, transport_error};
+use super::{Exchange, Http, Resolver, deepest, transport_error};
 
 impl Http {
     /// A client whose every URL leads to `host`, whatever name the URL has: that one is the TLS
@@ -16,7 +16,8 @@ impl Http {
     pub(crate) fn pinned(&self, host: &str, roots: Option<&[u8]>) -> Result<Client> {
         let fixed = Resolver(Arc::new(self.endpoints().resolve.clone()));
         let resolver = Pinned { host: host.trim_matches(['[', ']']).to_owned(), inner: fixed };
-        let mut builder = common()
+        let mut builder = self
+            .common()
             .https_only(true)
             .http1_only()
             .no_proxy()

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::cloud::Cloud;
 use crate::error::{Code, Error, Hop, Result};
-use crate::http::{Answer, retry_after};
+use crate::http::{Answer, is_trace_id, request_id, retry_after};
 use crate::secret::Secret;
 
 use super::Token;
@@ -153,7 +153,8 @@ pub(super) fn checked(answer: Answer) -> Result<Answer> {
     }
 }
 
-/// Entra answered with an error status. Only that and the first of Entra's own numbers are kept.
+/// Entra answered with an error status. Only that, the first of Entra's own numbers and the ids that its
+/// sign-in log knows are kept.
 fn refused(answer: &Answer) -> Error {
     #[derive(Deserialize)]
     struct Fault {
@@ -170,10 +171,9 @@ fn refused(answer: &Answer) -> Error {
         _ => Code::BadAnswer,
     };
     let shown = service_code.as_deref().unwrap_or("no AADSTS code");
-    let error =
-        Error::new(code, format!("Entra refused the token request: RESPONSE {status}, {shown}"))
-            .at(Hop::Entra)
-            .retry_after(retry_after(&answer.headers));
+    let traced = traced(answer);
+    let text = format!("Entra refused the token request: RESPONSE {status}, {shown}{traced}");
+    let error = Error::new(code, text).at(Hop::Entra).retry_after(retry_after(&answer.headers));
     let error = match number.as_deref().and_then(likely_fix) {
         Some(fix) => error.fix(fix),
         None if code == Code::BadAnswer => {
@@ -182,6 +182,26 @@ fn refused(answer: &Answer) -> Error {
         None => error,
     };
     error.answered(status, service_code)
+}
+
+/// ` (trace id ..., correlation id ...)`, as far as the answer names them.
+fn traced(answer: &Answer) -> String {
+    #[derive(Deserialize)]
+    struct Traced {
+        trace_id: Option<String>,
+        correlation_id: Option<String>,
+    }
+    let body = serde_json::from_slice::<Traced>(answer.body.expose()).ok();
+    let (trace, correlation) =
+        body.map_or((None, None), |body| (body.trace_id, body.correlation_id));
+    let header = || request_id(&answer.headers).map(str::to_owned);
+    let ids = [("trace id", trace.or_else(header)), ("correlation id", correlation)]
+        .into_iter()
+        .filter_map(|(name, id)| Some((name, id.filter(|id| is_trace_id(id))?)))
+        .map(|(name, id)| format!("{name} {id}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if ids.is_empty() { ids } else { format!(" ({ids})") }
 }
 
 /// The codes that users meet, and what helped them.
@@ -228,6 +248,19 @@ mod tests {
         assert_eq!(refused(503, "<html>").code(), Code::Unavailable);
         assert_eq!(refused(302, "").code(), Code::BadAnswer);
         assert_eq!(refused(429, r#"{"error_codes":["x"]}"#).service_code(), None);
+    }
+
+    #[test]
+    fn trace_ids_are_told_when_they_are_ids() {
+        let told = |body: &str| traced(&answer(400, body));
+        assert_eq!(
+            told(r#"{"trace_id":"0a-1b","correlation_id":"2c"}"#),
+            " (trace id 0a-1b, correlation id 2c)"
+        );
+        assert_eq!(told(r#"{"trace_id":"canary!","correlation_id":"2c"}"#), " (correlation id 2c)");
+        for body in [r#"{"trace_id":7}"#, "{}", "<html>", ""] {
+            assert_eq!(told(body), "", "{body}");
+        }
     }
 
     #[test]

@@ -74,7 +74,9 @@ impl HttpClient for Transport {
             AzureError::with_error(ErrorKind::Io, error, "token request failed")
         };
         let (mut outgoing, to) = self.0.post(request.url()).map_err(wrap)?;
-        for (name, value) in request.headers().iter() {
+        // The SDK would name itself; the client names this process.
+        let headers = request.headers().iter().filter(|(name, _)| name.as_str() != "user-agent");
+        for (name, value) in headers {
             outgoing = outgoing.header(name.as_str(), value.as_str());
         }
         let azure_core::http::Body::Bytes(body) = request.body() else {

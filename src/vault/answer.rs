@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::class::{ObjectKind, ObjectName, Version};
 use crate::error::{Code, Error, Hop, Result, printable};
 use crate::fetch::ObjectRef;
-use crate::http::{Answer, retry_after};
+use crate::http::{Answer, request_id, retry_after};
 use crate::secret::Secret;
 
 use super::model::{Body, Jwk, ListedVersion, ObjectVersion};
@@ -226,6 +226,7 @@ pub(super) fn refused(asked: Asked, url: &str, answer: &Answer) -> Error {
     if let Some(message) = &message {
         text.push_str(&format!(": {message}"));
     }
+    text.push_str(&traced(answer));
     let inner = inner.as_deref().unwrap_or_default();
     let code = match status {
         404 => Code::NotFound,
@@ -271,6 +272,11 @@ pub(super) fn refused(asked: Asked, url: &str, answer: &Answer) -> Error {
         .answered(status, outer)
         .retry_after(retry_after(&answer.headers));
     if fix.is_empty() { error } else { error.fix(fix) }
+}
+
+/// ` (request id ...)` where the vault named one.
+pub(super) fn traced(answer: &Answer) -> String {
+    request_id(&answer.headers).map_or_else(String::new, |id| format!(" (request id {id})"))
 }
 
 /// Decodes a body. serde's own text quotes input, so only the place is kept.

@@ -9,6 +9,8 @@ use reqwest::Url;
 use crate::error::{Code, Error, Hop, Result};
 use crate::http::Answer;
 
+use super::answer::traced;
+
 /// Longest header that is looked at.
 const MAX_HEADER: usize = 4096;
 /// Longest resource; errors quote it.
@@ -46,16 +48,18 @@ pub(super) fn unauthorized(answer: &Answer, url: &str, used_scope: &str) -> Erro
     match scope(answer, url) {
         Ok(wanted) if wanted != used_scope => Error::new(
             Code::Unauthenticated,
-            format!("{what}: RESPONSE 401: the vault wants a token for {wanted}"),
+            format!("{what}: RESPONSE 401: the vault wants a token for {wanted}{}", traced(answer)),
         )
         .at(Hop::Vault)
         .answered(401, None)
         .wants_scope(wanted)
         .fix("check cloudName"),
-        Ok(_) => Error::new(Code::Unauthenticated, format!("{what}: RESPONSE 401"))
-            .at(Hop::Vault)
-            .answered(401, None)
-            .fix("the tenant of the vault must be the one that gave the token: check tenantID"),
+        Ok(_) => {
+            Error::new(Code::Unauthenticated, format!("{what}: RESPONSE 401{}", traced(answer)))
+                .at(Hop::Vault)
+                .answered(401, None)
+                .fix("the tenant of the vault must be the one that gave the token: check tenantID")
+        }
         Err(error) => error,
     }
 }

@@ -260,6 +260,7 @@ fn wrong_flags_exit_64_before_anything_is_bound() {
         ("--healthz-timeout=5", "expected a duration"),
         ("--healthz-path=healthz", "not a plain path"),
         ("--cloud-name=Nowhere", "no cloud environment"),
+        ("--custom-user-agent=a\u{e9}", "not header text"),
         ("--endpoint=tcp://0.0.0.0:1", "tcp endpoints are not served"),
     ] {
         let (code, said) = refusal(&[&endpoint, "--healthz-port=0", flag]);

@@ -203,6 +203,32 @@ async fn answers_of_the_vault_have_their_own_codes() {
     assert!(status.message().contains("Forbidden"), "{status}");
 }
 
+/// Support asks for these ids, and the logs of the services know the caller by its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_name_the_request_and_requests_name_the_caller() {
+    let world = World::start(seeds::one()).await;
+    let missing = world.mount(&world.call(&[&secret("missing")])).await;
+    let status = refused(missing, Code::NotFound);
+    assert!(status.message().contains(" (request id 00000000-0000-4000-8000-"), "{status}");
+    let mut call = world.call(&[&secret(ONE)]);
+    call.secrets["clientsecret"] = "wrong".into();
+    let status = refused(world.mount(&call).await, Code::PermissionDenied);
+    for id in [" (trace id 00000000-0000-4000-8000-", ", correlation id 00000000-0000-4000-8000-"] {
+        assert!(status.message().contains(id), "{status}");
+    }
+    let records = world.control.requests();
+    for service in [Service::Entra, Service::Vault] {
+        let mut agents =
+            records.iter().filter(|r| r.service == service).map(|r| &r.agent).peekable();
+        assert!(agents.peek().is_some(), "{service:?}");
+        for agent in agents {
+            let ends =
+                agent.starts_with("csi-secrets-store/v") && agent.ends_with(" managedBy:tests");
+            assert!(ends, "{service:?}: {agent}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_bad_object_of_many_leaves_no_half_answer() {
     let world = World::start(seeds::many(10)).await;

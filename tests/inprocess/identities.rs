@@ -10,7 +10,7 @@ use akvfs::http::Http;
 use akvfs::vault::{Body, VaultRef};
 use akvfs::{Code, Error, Secret};
 
-use crate::world::QUICK;
+use crate::world::quick;
 
 pub struct Site {
     pub emulator: Emulator,
@@ -21,7 +21,7 @@ impl Site {
     pub async fn new() -> Self {
         let seed = Seed::default().secret("db", &["dev-only-db"]);
         let emulator = Emulator::start(Config { seed, ..Config::default() }).await.unwrap();
-        let fetch = Fetch::new(Http::with(emulator.endpoints(), QUICK)).unwrap();
+        let fetch = Fetch::new(Http::with(emulator.endpoints(), quick())).unwrap();
         Self { emulator, fetch }
     }
 

@@ -13,7 +13,7 @@ use akvfs::csi::proto::{MountRequest, MountResponse};
 use akvfs::delivery::response;
 use akvfs::emulator::{Config, Control, Emulator, Seed, WorkloadToken};
 use akvfs::fetch::{Fetch, Source};
-use akvfs::http::{Http, Retry};
+use akvfs::http::{self, Http, Retry, UserAgent};
 use akvfs::render;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -23,8 +23,11 @@ use tonic::transport::Channel;
 use crate::canary;
 
 /// As many tries as in the field, without the pauses between them.
-pub const QUICK: Retry =
-    Retry { tries: 4, pause: Duration::from_micros(100), longest: Duration::from_secs(60) };
+pub fn quick() -> http::Options {
+    let retry =
+        Retry { tries: 4, pause: Duration::from_micros(100), longest: Duration::from_secs(60) };
+    http::Options { retry, user_agent: UserAgent::new("managedBy:tests").unwrap() }
+}
 
 /// The emulator, a provider that asks it, and a connection to the provider.
 pub struct World {
@@ -77,7 +80,7 @@ impl World {
             response::Options { render: render::Options::default(), max_bytes: 4 * 1024 * 1024 };
         let stop = CancellationToken::new();
         let socket = dir.path().join("azure.sock");
-        let mounter = Mounter::new(fetch(Http::with(endpoints, QUICK)), clouds, options);
+        let mounter = Mounter::new(fetch(Http::with(endpoints, quick())), clouds, options);
         let server = app::serve_csi(mounter, socket.clone(), stop.clone()).unwrap();
         let channel = client::connect(socket).await.unwrap();
         Self { control: emulator.control(), emulator, stop, server, channel, _dir: dir }
