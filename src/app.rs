@@ -16,7 +16,8 @@ use crate::error::{Code, Error, Result};
 use crate::fetch::Fetch;
 use crate::http::{self, Http, UserAgent};
 use crate::render;
-use crate::telemetry::health;
+use crate::telemetry::web::Place;
+use crate::telemetry::{health, metrics};
 use crate::version::VERSION;
 
 /// Running Mounts get this long to finish after a stop; kubelet gives the pod 30 s by default.
@@ -59,13 +60,15 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
         max_bytes: args.max_response_bytes,
     };
     let healthz = health::Options {
-        port: args.healthz_port,
+        place: Place { address: args.healthz_address, port: args.healthz_port },
         path: args.healthz_path,
         timeout: args.healthz_timeout,
         socket: socket.clone(),
     };
     // The socket comes last: a start that fails must not have taken it from a provider that serves.
     health::serve(healthz, stop.clone()).await?;
+    let scraped = Place { address: args.metrics_address, port: args.prometheus_port };
+    metrics::serve(scraped, args.metrics_object_names, stop.clone()).await?;
     let server = serve_csi(Mounter::new(fetch, clouds, options), socket, stop)?;
     tracing::info!(
         endpoint = args.endpoint,

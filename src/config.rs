@@ -5,6 +5,7 @@
 //! unchanged. Flags of klog that have no meaning here are accepted and ignored.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,12 +31,24 @@ pub struct ProviderArgs {
     /// Port of the liveness probe
     #[arg(long, value_name = "PORT", default_value_t = 8989, env = "AKVFS_HEALTHZ_PORT")]
     pub healthz_port: u16,
+    /// Address of the liveness probe; every interface when not given
+    #[arg(long, value_name = "IP", env = "AKVFS_HEALTHZ_ADDRESS")]
+    pub healthz_address: Option<IpAddr>,
     /// Path of the liveness probe
     #[arg(long, value_name = "PATH", default_value = "/healthz", env = "AKVFS_HEALTHZ_PATH")]
     pub healthz_path: String,
     /// Limit of one probe, such as 5s
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, env = "AKVFS_HEALTHZ_TIMEOUT")]
     pub healthz_timeout: Duration,
+    /// Port of /metrics
+    #[arg(long, value_name = "PORT", default_value_t = 8898, env = "AKVFS_PROMETHEUS_PORT")]
+    pub prometheus_port: u16,
+    /// Address of /metrics; every interface when not given
+    #[arg(long, value_name = "IP", env = "AKVFS_METRICS_ADDRESS")]
+    pub metrics_address: Option<IpAddr>,
+    /// Name the objects in keyvault_request, the first 256
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool, env = "AKVFS_METRICS_OBJECT_NAMES")]
+    pub metrics_object_names: bool,
     /// Order the certificates of a PFX from leaf to root
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool, env = "AKVFS_CONSTRUCT_PEM_CHAIN")]
     pub construct_pem_chain: bool,
@@ -69,10 +82,9 @@ pub struct ProviderArgs {
     /// Accepted from the Go provider's argument list; refused when set, until it works.
     #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool)]
     pub write_cert_and_key_in_separate_files: bool,
-    #[arg(long, hide = true, default_value = "Prometheus")]
+    /// Prometheus, the only one there is.
+    #[arg(long, hide = true, default_value = "Prometheus", value_parser = metrics_backend)]
     pub(crate) metrics_backend: String,
-    #[arg(long, hide = true, default_value_t = 8898)]
-    pub(crate) prometheus_port: u16,
     #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool)]
     pub(crate) enable_pprof: bool,
     #[arg(long, hide = true, default_value_t = 6060)]
@@ -119,8 +131,6 @@ impl ProviderArgs {
                 names.push(name);
             }
         };
-        note(self.metrics_backend != "Prometheus", "metrics-backend");
-        note(self.prometheus_port != 8898, "prometheus-port");
         note(self.enable_pprof, "enable-pprof");
         note(self.pprof_port != 6060, "pprof-port");
         let klog = &self.klog;
@@ -132,7 +142,8 @@ impl ProviderArgs {
 }
 
 /// Flags that Go takes without a value.
-const BOOLEANS: [&str; 11] = [
+const BOOLEANS: [&str; 12] = [
+    "metrics-object-names",
     "version",
     "log-format-json",
     "construct-pem-chain",
@@ -185,6 +196,13 @@ fn go_bool(text: &str) -> Result<bool, String> {
         "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
         "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
         _ => Err("expected true or false".to_owned()),
+    }
+}
+
+fn metrics_backend(text: &str) -> Result<String, String> {
+    match text.eq_ignore_ascii_case("prometheus") {
+        true => Ok(text.to_owned()),
+        false => Err("the only metrics backend is Prometheus".to_owned()),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod client;
 mod deadline;
 pub mod listen;
 pub mod mount;
+mod observe;
 mod targets;
 
 use std::sync::Arc;
@@ -22,8 +23,10 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::error::{Code, Error, printable};
+use crate::telemetry::metrics::RunningMount;
 use crate::version::VERSION;
 use mount::Mounter;
+use observe::{Refusal, observed};
 use proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
 use proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
 use targets::Targets;
@@ -38,8 +41,10 @@ pub mod proto {
 const PROTOCOL: &str = "v1alpha1";
 /// The name the driver and dashboards know.
 pub const RUNTIME_NAME: &str = "secrets-store-csi-driver-provider-azure";
-/// Longest status message: it travels in an HTTP/2 header.
-const MAX_STATUS: usize = 4096;
+const VERSION_METHOD: &str = "/v1alpha1.CSIDriverProvider/Version";
+const MOUNT_METHOD: &str = "/v1alpha1.CSIDriverProvider/Mount";
+const CHECK_METHOD: &str = "/grpc.health.v1.Health/Check";
+const WATCH_METHOD: &str = "/grpc.health.v1.Health/Watch";
 /// Most of a target path that is logged.
 const MAX_TARGET: usize = 512;
 
@@ -67,22 +72,33 @@ impl Provider {
 impl CsiDriverProvider for Provider {
     async fn version(
         &self,
-        _request: Request<VersionRequest>,
+        request: Request<VersionRequest>,
     ) -> Result<Response<VersionResponse>, Status> {
-        Ok(Response::new(VersionResponse {
+        let answer = VersionResponse {
             version: PROTOCOL.to_owned(),
             runtime_name: RUNTIME_NAME.to_owned(),
             runtime_version: VERSION.to_owned(),
-        }))
+        };
+        observed(VERSION_METHOD, request.metadata(), async { Ok(answer) }).await
     }
 
     async fn mount(
         &self,
         request: Request<MountRequest>,
     ) -> Result<Response<MountResponse>, Status> {
-        let started = Instant::now();
-        let deadline = started + deadline::of_call(request.metadata());
-        let request = mount::Incoming::from(request.into_inner());
+        let deadline = Instant::now() + deadline::of_call(request.metadata());
+        let (metadata, _, request) = request.into_parts();
+        let _running = RunningMount::begin();
+        observed(MOUNT_METHOD, &metadata, self.answer(request.into(), deadline)).await
+    }
+}
+
+impl Provider {
+    async fn answer(
+        &self,
+        request: mount::Incoming,
+        deadline: Instant,
+    ) -> Result<MountResponse, Refusal> {
         let running = self.targets.start_or_join(&request, {
             let mounter = self.mounter.clone();
             move |request| async move { mounter.mount(request, deadline).await }
@@ -98,31 +114,25 @@ impl CsiDriverProvider for Provider {
             )
             .context(mount::FAILED)),
         };
-        let seconds = started.elapsed().as_secs_f64();
         match outcome {
             Ok(response) => {
-                tracing::debug!(seconds, files = response.files.len(), "mounted");
-                Ok(Response::new(MountResponse::clone(&response)))
+                tracing::debug!(pod = request.pod(), files = response.files.len(), "mounted");
+                Ok(MountResponse::clone(&response))
             }
             Err(error) => {
-                let status = status(&error);
+                let refusal = Refusal::from(&error);
                 // The target names the pod's uid and the volume.
                 tracing::error!(
-                    code = %error.code(),
-                    seconds,
+                    err = refusal.status.message(),
+                    pod = request.pod(),
+                    code = refusal.name,
                     target_path = printable(&request.target_path, MAX_TARGET),
-                    error = status.message(),
                     "failed to process mount request"
                 );
-                Err(status)
+                Err(refusal)
             }
         }
     }
-}
-
-/// The one way from an error to a gRPC status.
-fn status(error: &Error) -> Status {
-    Status::new(error.code().grpc(), printable(&error.to_string(), MAX_STATUS))
 }
 
 /// `grpc.health.v1.Health`: SERVING for every service name until the drain begins.
@@ -146,22 +156,25 @@ impl HealthService {
 impl Health for HealthService {
     async fn check(
         &self,
-        _request: Request<HealthCheckRequest>,
+        request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let status = if self.draining.is_cancelled() {
             ServingStatus::NotServing
         } else {
             ServingStatus::Serving
         };
-        Ok(Response::new(HealthCheckResponse { status: status.into() }))
+        let answer = HealthCheckResponse { status: status.into() };
+        observed(CHECK_METHOD, request.metadata(), async { Ok(answer) }).await
     }
 
     type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
 
     async fn watch(
         &self,
-        _request: Request<HealthCheckRequest>,
+        request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("watch is not supported"))
+        let status = Status::unimplemented("watch is not supported");
+        let refusal = Refusal { status, name: "unimplemented" };
+        observed(WATCH_METHOD, request.metadata(), async { Err(refusal) }).await
     }
 }

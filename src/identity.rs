@@ -32,6 +32,7 @@ use crate::cloud::Cloud;
 use crate::error::{Code, Error, Result};
 use crate::http::Http;
 use crate::secret::Secret;
+use crate::telemetry::metrics;
 
 pub use proof::{Mode, PodId, Proof, ProvenIdentity};
 use proof::{ProofKey, ProofKeyInput};
@@ -151,6 +152,7 @@ impl Identities {
                 Resolved::Managed { .. } => ask().await,
                 _ => self.0.http.retry().run(deadline, ask).await,
             };
+            metrics::token_request(claim.mode().as_str(), &outcome);
             match &outcome {
                 Ok(proof) => state.proof = Some(proof.clone()),
                 // Not when this caller's time was too short: the next one asks with its own.
@@ -282,6 +284,19 @@ enum Resolved<'a> {
     Binding { tenant: &'a str, client_id: &'a str, assertion: &'a Secret },
     Managed { client_id: Option<&'a str> },
     Pod(&'a Pod),
+}
+
+impl Resolved<'_> {
+    fn mode(&self) -> Mode {
+        match self {
+            Resolved::ServicePrincipal { .. } => Mode::ServicePrincipal,
+            Resolved::Certificate { .. } => Mode::Certificate,
+            Resolved::Workload { .. } => Mode::Workload,
+            Resolved::Binding { .. } => Mode::Binding,
+            Resolved::Managed { .. } => Mode::Managed,
+            Resolved::Pod(_) => Mode::Pod,
+        }
+    }
 }
 
 async fn resolve(claim: &Claim) -> Result<Resolved<'_>> {

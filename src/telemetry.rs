@@ -5,6 +5,8 @@
 //! its place only, since its message may quote whatever was being handled.
 
 pub mod health;
+pub mod metrics;
+pub mod web;
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;

@@ -18,6 +18,7 @@ use crate::error::{Code, Error, Hop, Result};
 use crate::fetch::ObjectRef;
 use crate::http::{Answer, Exchange, Http, exchange};
 use crate::identity::Proof;
+use crate::telemetry::metrics;
 
 use answer::{Asked, Page};
 pub use model::{Body, Jwk, ListedVersion, ObjectVersion};
@@ -100,8 +101,11 @@ impl Vault {
             object.name,
             object.version.as_str()
         );
-        let answer = self.authorized(proof, Asked::Object, &url, deadline).await?;
-        answer::object(object, &url, &answer)
+        let begun = Instant::now();
+        let answer = self.authorized(proof, Asked::Object, &url, deadline).await;
+        let outcome = answer.and_then(|answer| answer::object(object, &url, &answer));
+        metrics::keyvault_request(object.kind, object.name.as_str(), begun.elapsed(), &outcome);
+        outcome
     }
 
     /// Names of all enabled objects of a kind, all pages.
@@ -115,7 +119,10 @@ impl Vault {
     ) -> Result<Vec<ObjectName>> {
         let first = format!("{}/{}", vault.url(), kind.collection());
         let read = |answer: &Answer| answer::names(kind, &first, answer);
-        self.pages(proof, &first, max_names, read, deadline).await
+        let begun = Instant::now();
+        let outcome = self.pages(proof, &first, max_names, read, deadline).await;
+        metrics::keyvault_request(kind, "", begun.elapsed(), &outcome);
+        outcome
     }
 
     /// Every version of an object, the disabled ones too, all pages, in the vault's order.
@@ -130,7 +137,10 @@ impl Vault {
     ) -> Result<Vec<ListedVersion>> {
         let first = format!("{}/{}/{name}/versions", vault.url(), kind.collection());
         let read = |answer: &Answer| answer::versions(kind, &first, answer);
-        self.pages(proof, &first, max_versions, read, deadline).await
+        let begun = Instant::now();
+        let outcome = self.pages(proof, &first, max_versions, read, deadline).await;
+        metrics::keyvault_request(kind, name.as_str(), begun.elapsed(), &outcome);
+        outcome
     }
 
     /// All pages of a list, bounded.

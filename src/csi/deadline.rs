@@ -11,10 +11,15 @@ const RESERVE: Duration = Duration::from_secs(2);
 
 /// min(60 s, caller's less 2 s, but never less than half of what the caller gave).
 pub(super) fn of_call(metadata: &MetadataMap) -> Duration {
-    match metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse) {
+    match given(metadata) {
         Some(given) => LIMIT.min(given.saturating_sub(RESERVE).max(given / 2)),
         None => LIMIT,
     }
+}
+
+/// What the caller gave.
+pub(super) fn given(metadata: &MetadataMap) -> Option<Duration> {
+    metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse)
 }
 
 /// `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2).

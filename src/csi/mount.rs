@@ -6,17 +6,21 @@ use std::time::Instant;
 use crate::class::{self, Parsed, Wanted};
 use crate::cloud::CloudSource;
 use crate::delivery::response::{self, respond};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, printable};
 use crate::fetch::{Access, Fetch};
 use crate::secret::Secret;
 use crate::vault::VaultRef;
 
 use prost::Message;
+use serde::Deserialize;
 
 use super::proto::{File, MountRequest, MountResponse, ObjectVersion};
 
 /// The outer wrap of every failure after decoding; users grep for it.
 pub(super) const FAILED: &str = "failed to mount objects, error";
+
+/// Longest name of a pod or namespace that is logged; Kubernetes has none longer.
+const MAX_NAME: usize = 253;
 
 /// A Mount request with its secrets in wiped memory.
 #[derive(Clone)]
@@ -39,6 +43,19 @@ impl From<MountRequest> for Incoming {
 }
 
 impl Incoming {
+    /// Whose Mount this is, `NAMESPACE/NAME`, as far as the attributes can be read.
+    pub(super) fn pod(&self) -> String {
+        #[derive(Default, Deserialize)]
+        struct Pod {
+            #[serde(default, rename = "csi.storage.k8s.io/pod.namespace")]
+            namespace: String,
+            #[serde(default, rename = "csi.storage.k8s.io/pod.name")]
+            name: String,
+        }
+        let pod: Pod = serde_json::from_slice(self.attributes.expose()).unwrap_or_default();
+        format!("{}/{}", printable(&pod.namespace, MAX_NAME), printable(&pod.name, MAX_NAME))
+    }
+
     /// Whether another request asks for the very same, with the very same credentials.
     pub(super) fn same_as(&self, other: &Self) -> bool {
         self.target_path == other.target_path

@@ -173,24 +173,24 @@ pub(super) struct ProofKeyInput<'a>([&'a [u8]; 6]);
 
 impl<'a> ProofKeyInput<'a> {
     pub(super) fn new(claim: &'a Resolved<'_>, cloud: &'a Cloud, scope: &'a str) -> Self {
-        let (mode, tenant, client_id, evidence): (Mode, &str, &str, &[u8]) = match claim {
+        let (tenant, client_id, evidence): (&str, &str, &[u8]) = match claim {
             Resolved::ServicePrincipal { tenant, client_id, client_secret } => {
-                (Mode::ServicePrincipal, tenant, client_id, client_secret.expose())
+                (tenant, client_id, client_secret.expose())
             }
             Resolved::Certificate { tenant, client_id, certificate } => {
-                (Mode::Certificate, tenant, client_id, certificate.expose())
+                (tenant, client_id, certificate.expose())
             }
             Resolved::Workload { tenant, client_id, assertion } => {
-                (Mode::Workload, tenant, client_id, assertion.expose())
+                (tenant, client_id, assertion.expose())
             }
             Resolved::Binding { tenant, client_id, assertion } => {
-                (Mode::Binding, tenant, client_id, assertion.expose())
+                (tenant, client_id, assertion.expose())
             }
-            Resolved::Managed { client_id } => (Mode::Managed, "", client_id.unwrap_or(""), b""),
-            Resolved::Pod(pod) => (Mode::Pod, &pod.namespace, &pod.name, pod.uid.as_bytes()),
+            Resolved::Managed { client_id } => ("", client_id.unwrap_or(""), b""),
+            Resolved::Pod(pod) => (&pod.namespace, &pod.name, pod.uid.as_bytes()),
         };
         Self([
-            mode.as_str().as_bytes(),
+            claim.mode().as_str().as_bytes(),
             cloud.authority.as_bytes(),
             tenant.as_bytes(),
             client_id.as_bytes(),

@@ -1,39 +1,30 @@
 //! `/healthz`: the liveness probe asks the gRPC socket itself, as a driver would.
 
-mod door;
-
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::csi;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 
-use door::Door;
+use super::web::{self, Place};
 
-/// Connections at the same time; the port is open to the whole network.
-const MAX_VISITS: usize = 128;
 /// How much longer than a probe a connection may last.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Where and how the probe is answered.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Port on every interface: kubelet asks at the node's address, of either family. 0: any.
-    pub port: u16,
+    /// Kubelet asks at the node's address, of either family.
+    pub place: Place,
     /// Exact path, `/healthz`.
     pub path: String,
     /// Limit of one probe.
@@ -51,49 +42,9 @@ pub async fn serve(options: Options, stop: CancellationToken) -> Result<u16> {
     if !path.starts_with('/') || path.contains(['{', '}', '*', ':', '?', '#']) {
         return Err(Error::class(format!("--healthz-path {path:?} is not a plain path")));
     }
-    let (port, listeners) = listen(options.port).await.map_err(|error| {
-        Error::new(Code::Local, format!("healthz cannot listen on port {}: {error}", options.port))
-            .fix("another process has the port: set --healthz-port")
-    })?;
-    let (places, patience) = (Arc::new(Semaphore::new(MAX_VISITS)), options.timeout + GRACE);
+    let (place, patience) = (options.place, options.timeout + GRACE);
     let router = Router::new().route(&path, get(probe)).with_state(options);
-    for listener in listeners {
-        let door = Door { listener, places: places.clone(), patience };
-        let served = axum::serve(door, router.clone())
-            .with_graceful_shutdown(stop.clone().cancelled_owned())
-            .into_future();
-        tokio::spawn(async move {
-            if let Err(error) = served.await {
-                tracing::error!(%error, "healthz stopped");
-            }
-        });
-    }
-    Ok(port)
-}
-
-/// One listener for both families where the system shares the port between them, else two; one of
-/// IPv4 where there is no IPv6.
-async fn listen(port: u16) -> std::io::Result<(u16, Vec<TcpListener>)> {
-    let mut listeners = Vec::new();
-    let mut port = port;
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-        Ok(listener) => {
-            port = listener.local_addr()?.port();
-            listeners.push(listener);
-        }
-        Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(error),
-        Err(_) => {}
-    }
-    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await {
-        Ok(listener) => {
-            port = listener.local_addr()?.port();
-            listeners.push(listener);
-        }
-        // The first one has it already.
-        Err(error) if error.kind() == ErrorKind::AddrInUse && !listeners.is_empty() => {}
-        Err(error) => return Err(error),
-    }
-    Ok((port, listeners))
+    web::serve("healthz", place, router, patience, stop).await
 }
 
 async fn probe(State(options): State<Options>) -> (StatusCode, String) {

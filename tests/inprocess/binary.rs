@@ -33,15 +33,15 @@ fn akvfs(name: &str, args: &[&str]) -> Command {
 }
 
 /// A child that does not outlive its test.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.0.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
-    fn end(&mut self) -> ExitStatus {
+    pub(crate) fn end(&mut self) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
@@ -79,10 +79,11 @@ fn refusal(args: &[&str]) -> (Option<i32>, String) {
 }
 
 /// A provider with the argument list of the Go provider's DaemonSet.
-struct Provider {
-    process: Process,
+pub(crate) struct Provider {
+    pub(crate) process: Process,
     socket: PathBuf,
-    healthz: u16,
+    pub(crate) healthz: u16,
+    pub(crate) metrics: u16,
     _dir: tempfile::TempDir,
 }
 
@@ -92,26 +93,28 @@ fn free_port() -> u16 {
 }
 
 impl Provider {
-    async fn start(name: &str, extra: &[&str]) -> Self {
+    pub(crate) async fn start(name: &str, extra: &[&str]) -> Self {
         Self::start_with(name, extra, &[]).await
     }
 
-    async fn start_with(name: &str, extra: &[&str], env: &[(&str, &Path)]) -> Self {
+    pub(crate) async fn start_with(name: &str, extra: &[&str], env: &[(&str, &Path)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("azure.sock");
         // Somebody else may take the port in between: then with another one.
         for _ in 0..5 {
-            let healthz = free_port();
+            let (healthz, metrics) = (free_port(), free_port());
             let endpoint = format!("--endpoint=unix://{}", socket.display());
             let port = format!("--healthz-port={healthz}");
             let mut args = vec![endpoint.as_str(), "-construct-pem-chain=true", &port];
             args.extend(["--healthz-path=/healthz", "--healthz-timeout", "5s"]);
+            let metrics_port = format!("--prometheus-port={metrics}");
+            args.push(&metrics_port);
             args.extend(extra);
             let mut process = Process(akvfs(name, &args).envs(env.to_vec()).spawn().unwrap());
             let end = Instant::now() + PATIENCE;
             while process.0.try_wait().unwrap().is_none() {
                 if socket.exists() {
-                    return Self { process, socket, healthz, _dir: dir };
+                    return Self { process, socket, healthz, metrics, _dir: dir };
                 }
                 assert!(Instant::now() < end, "the socket does not appear");
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -120,18 +123,23 @@ impl Provider {
         panic!("the provider ends at once");
     }
 
-    async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         client::connect(self.socket.clone()).await.unwrap()
     }
 }
 
 fn http_status(port: u16, path: &str) -> String {
+    http_get(port, path).split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+/// The whole answer, head and body.
+pub(crate) fn http_get(port: u16, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    answer
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +159,7 @@ async fn the_go_argument_list_serves_and_stops_on_a_signal() {
 }
 
 /// The emulator as a custom cloud of another process: with the files that it needs.
-async fn custom_cloud(dir: &Path) -> Emulator {
+pub(crate) async fn custom_cloud(dir: &Path) -> Emulator {
     let config = Config { seed: seeds::one(), names: Names::Localhost, ..Config::default() };
     let emulator = Emulator::start(config).await.unwrap();
     let (_, secret) = emulator.service_principal();
@@ -229,13 +237,17 @@ async fn a_successor_takes_the_socket_and_a_failed_start_does_not() {
     let provider = Provider::start("provider", &[]).await;
     let endpoint = format!("--endpoint=unix://{}", provider.socket.display());
     let port = format!("--healthz-port={}", provider.healthz);
-    let (code, said) = refusal(&[&endpoint, &port]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("healthz cannot listen on port"), "{said}");
+    let taken = format!("--prometheus-port={}", provider.metrics);
+    let (any, any_metrics) = ("--healthz-port=0", "--prometheus-port=0");
+    for (flags, what) in [([&port, any_metrics], "healthz"), ([any, &taken], "metrics")] {
+        let (code, said) = refusal(&[&endpoint, flags[0], flags[1]]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(&format!("{what} cannot listen on port")), "{said}");
+    }
     let mut driver = CsiDriverProviderClient::new(provider.channel().await);
     driver.version(VersionRequest::default()).await.unwrap();
     let before = inode(&provider.socket);
-    let _successor = Process(akvfs("provider", &[&endpoint, "--healthz-port=0"]).spawn().unwrap());
+    let _successor = Process(akvfs("provider", &[&endpoint, any, any_metrics]).spawn().unwrap());
     let end = Instant::now() + PATIENCE;
     while inode(&provider.socket) == before {
         assert!(Instant::now() < end, "the successor does not take the socket");
@@ -260,10 +272,12 @@ fn wrong_flags_exit_64_before_anything_is_bound() {
         ("--healthz-timeout=5", "expected a duration"),
         ("--healthz-path=healthz", "not a plain path"),
         ("--cloud-name=Nowhere", "no cloud environment"),
+        ("--metrics-backend=statsd", "only metrics backend is Prometheus"),
+        ("--metrics-address=here", "invalid value"),
         ("--custom-user-agent=a\u{e9}", "not header text"),
         ("--endpoint=tcp://0.0.0.0:1", "tcp endpoints are not served"),
     ] {
-        let (code, said) = refusal(&[&endpoint, "--healthz-port=0", flag]);
+        let (code, said) = refusal(&[&endpoint, "--healthz-port=0", "--prometheus-port=0", flag]);
         assert_eq!(code, Some(64), "{flag}: {said}");
         assert!(said.contains(reason) && !said.contains("panicked"), "{flag}: {said}");
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "{flag}");

@@ -8,6 +8,8 @@ mod codes;
 mod history;
 mod identities;
 mod malformed;
+#[cfg(target_os = "linux")]
+mod metrics;
 mod modes;
 mod mount;
 mod sdk;
