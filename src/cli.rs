@@ -93,30 +93,30 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Provider(args) if args.version => say(&format!("{}\n", version())),
         Command::Provider(args) => {
-            telemetry::init(args.v, args.log_format_json);
+            telemetry::init(args.v, args.log_format());
             runtime()?.block_on(provider::run(*args))
         }
         Command::Get(args) => {
-            telemetry::init(-1, false);
+            telemetry::init_command();
             runtime()?.block_on(get::run(args))
         }
         Command::Check(args) => {
-            telemetry::init(-1, false);
+            telemetry::init_command();
             runtime()?.block_on(check::run(args))
         }
         #[cfg(feature = "emulator")]
         Command::Demo(args) => {
-            telemetry::init(-1, false);
+            telemetry::init_command();
             runtime()?.block_on(demo::run(args))
         }
         #[cfg(feature = "emulator")]
         Command::DevVault(args) => {
-            telemetry::init(-1, false);
+            telemetry::init_command();
             runtime()?.block_on(dev_vault::run(args))
         }
         #[cfg(target_os = "linux")]
         Command::Mount(args) => {
-            telemetry::init(-1, false);
+            telemetry::init_command();
             mount::run(args, runtime)
         }
         #[cfg(target_os = "linux")]

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
+use crate::telemetry::Format;
+
 /// Serve the Secrets Store CSI Driver
 #[derive(Args, Clone, Debug)]
 pub struct ProviderArgs {
@@ -93,7 +95,7 @@ pub struct ProviderArgs {
     pub(crate) klog: Klog,
 }
 
-/// klog's own flags: accepted, without meaning here.
+/// klog's own flags: accepted; only `skip_headers` has a meaning here.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Klog {
     #[arg(long, hide = true)]
@@ -110,8 +112,8 @@ pub(crate) struct Klog {
     pub(crate) log_file: Option<String>,
     #[arg(long = "log_file_max_size", hide = true)]
     pub(crate) log_file_max_size: Option<String>,
-    #[arg(long = "skip_headers", hide = true, num_args = 0..=1, default_missing_value = "true")]
-    pub(crate) skip_headers: Option<String>,
+    #[arg(long = "skip_headers", hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool)]
+    pub(crate) skip_headers: bool,
     #[arg(long = "skip_log_headers", hide = true, num_args = 0..=1, default_missing_value = "true")]
     pub(crate) skip_log_headers: Option<String>,
     #[arg(long = "add_dir_header", hide = true, num_args = 0..=1, default_missing_value = "true")]
@@ -123,6 +125,15 @@ pub(crate) struct Klog {
 }
 
 impl ProviderArgs {
+    /// How log lines are written.
+    pub(crate) fn log_format(&self) -> Format {
+        match (self.log_format_json, self.klog.skip_headers) {
+            (true, _) => Format::Json,
+            (false, true) => Format::Bare,
+            (false, false) => Format::Text,
+        }
+    }
+
     /// Flags that were given but do nothing in this version, for a notice at start.
     pub(crate) fn without_effect(&self) -> Vec<&'static str> {
         let mut names = Vec::new();

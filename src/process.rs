@@ -18,10 +18,20 @@ pub(crate) fn stop_token() -> std::io::Result<CancellationToken> {
     Ok(token)
 }
 
+/// Has SIGUSR1 make the log louder and SIGUSR2 quieter. There are no such signals on Windows.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub(crate) fn adjust_verbosity_by_signals() -> std::io::Result<()> {
+    imp::on_adjust()
+}
+
 #[cfg(unix)]
 mod imp {
     use tokio::signal::unix::{SignalKind, signal};
     use tokio_util::sync::CancellationToken;
+
+    use crate::telemetry;
 
     pub(super) fn harden() {
         use rustix::process::{Resource, Rlimit, setrlimit};
@@ -44,6 +54,21 @@ mod imp {
         });
         Ok(())
     }
+
+    pub(super) fn on_adjust() -> std::io::Result<()> {
+        let mut louder = signal(SignalKind::user_defined1())?;
+        let mut quieter = signal(SignalKind::user_defined2())?;
+        tokio::spawn(async move {
+            loop {
+                let louder = tokio::select! {
+                    _ = louder.recv() => true,
+                    _ = quieter.recv() => false,
+                };
+                telemetry::adjust(louder);
+            }
+        });
+        Ok(())
+    }
 }
 
 #[cfg(windows)]
@@ -52,6 +77,10 @@ mod imp {
     use tokio_util::sync::CancellationToken;
 
     pub(super) fn harden() {}
+
+    pub(super) fn on_adjust() -> std::io::Result<()> {
+        Ok(())
+    }
 
     pub(super) fn on_stop(token: CancellationToken) -> std::io::Result<()> {
         let mut ctrl_c = windows::ctrl_c()?;

@@ -104,6 +104,10 @@ impl Vault {
         let begun = Instant::now();
         let answer = self.authorized(proof, Asked::Object, &url, deadline).await;
         let outcome = answer.and_then(|answer| answer::object(object, &url, &answer));
+        if let Ok(found) = &outcome {
+            let (object_type, version) = (object.kind.as_str(), &found.version);
+            tracing::trace!(object_type, object_name = %object.name, version, "object fetched");
+        }
         metrics::keyvault_request(object.kind, object.name.as_str(), begun.elapsed(), &outcome);
         outcome
     }

@@ -136,7 +136,7 @@ mod imp {
                     Ok((stream, _)) if welcome(&stream) => return Poll::Ready(Some(Ok(stream))),
                     Ok(_) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "a connection cannot be accepted");
+                        tracing::warn!(err = %error, "a connection cannot be accepted");
                         self.pause = Some(Box::pin(sleep(PAUSE)));
                     }
                 }
@@ -154,7 +154,7 @@ mod imp {
                 false
             }
             Err(error) => {
-                tracing::warn!(%error, "refused a connection of an unknown user");
+                tracing::warn!(err = %error, "refused a connection of an unknown user");
                 false
             }
         }

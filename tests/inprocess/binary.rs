@@ -1,5 +1,6 @@
 //! The real binary, as the driver and an operator meet it.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,10 @@ fn akvfs(name: &str, args: &[&str]) -> Command {
 pub(crate) struct Process(Child);
 
 impl Process {
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.0.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
@@ -84,7 +89,16 @@ pub(crate) struct Provider {
     socket: PathBuf,
     pub(crate) healthz: u16,
     pub(crate) metrics: u16,
-    _dir: tempfile::TempDir,
+    name: String,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        let _ = self.process.0.kill();
+        let _ = self.process.0.wait();
+        canary::record(&self.name, &self.log());
+    }
 }
 
 /// A port that was free a moment ago.
@@ -110,17 +124,26 @@ impl Provider {
             let metrics_port = format!("--prometheus-port={metrics}");
             args.push(&metrics_port);
             args.extend(extra);
-            let mut process = Process(akvfs(name, &args).envs(env.to_vec()).spawn().unwrap());
+            let log = File::options().append(true).create(true).open(dir.path().join("log"));
+            let mut command = akvfs(name, &args);
+            command.envs(env.to_vec()).stderr(log.unwrap());
+            let mut process = Process(command.spawn().unwrap());
             let end = Instant::now() + PATIENCE;
             while process.0.try_wait().unwrap().is_none() {
                 if socket.exists() {
-                    return Self { process, socket, healthz, metrics, _dir: dir };
+                    let name = name.to_owned();
+                    return Self { process, socket, healthz, metrics, name, dir };
                 }
                 assert!(Instant::now() < end, "the socket does not appear");
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
         panic!("the provider ends at once");
+    }
+
+    /// What it has said on stderr so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
     pub(crate) async fn channel(&self) -> Channel {

@@ -7,6 +7,8 @@ mod canary;
 mod codes;
 mod history;
 mod identities;
+#[cfg(target_os = "linux")]
+mod logs;
 mod malformed;
 #[cfg(target_os = "linux")]
 mod metrics;
