@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::cloud::{CloudSource, Endpoints, TokenProxy};
 use crate::config::ProviderArgs;
@@ -26,7 +27,7 @@ const DRAIN: Duration = Duration::from_secs(25);
 /// and every other Mount on it fails with a code that kubelet holds for not final. Only root and our
 /// own user get here, so it need not be the library's 20.
 const MAX_RESETS: usize = 4096;
-/// After the cut, answers are already written; connections that stay open are not waited for.
+/// Calls have ended then and their answers are on the way; a connection that stays open is not waited for.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Runs the provider until `stop` is cancelled and its calls have ended.
@@ -64,11 +65,15 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
         path: args.healthz_path,
         timeout: args.healthz_timeout,
         socket: socket.clone(),
+        draining: stop.clone(),
     };
+    // The ports answer until the last call has ended.
+    let ended = CancellationToken::new();
+    let _at_the_end = ended.clone().drop_guard();
     // The socket comes last: a start that fails must not have taken it from a provider that serves.
-    health::serve(healthz, stop.clone()).await?;
+    health::serve(healthz, ended.clone()).await?;
     let scraped = Place { address: args.metrics_address, port: args.prometheus_port };
-    metrics::serve(scraped, args.metrics_object_names, stop.clone()).await?;
+    metrics::serve(scraped, args.metrics_object_names, ended.clone()).await?;
     let server = serve_csi(Mounter::new(fetch, clouds, options), socket, stop)?;
     tracing::info!(
         endpoint = args.endpoint,
@@ -83,6 +88,7 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
 /// A gRPC server on its socket.
 pub struct CsiServer {
     task: tokio::task::JoinHandle<std::result::Result<(), tonic::transport::Error>>,
+    calls: TaskTracker,
     stop: CancellationToken,
     cut: CancellationToken,
 }
@@ -93,15 +99,15 @@ pub struct CsiServer {
 /// The socket cannot be bound.
 pub fn serve_csi(mounter: Mounter, socket: PathBuf, stop: CancellationToken) -> Result<CsiServer> {
     let listener = listen::bind(&socket)?;
-    let cut = CancellationToken::new();
-    let provider = Provider::new(Arc::new(mounter), cut.clone());
+    let (calls, cut) = (TaskTracker::new(), CancellationToken::new());
+    let provider = Provider::new(Arc::new(mounter), calls.clone(), cut.clone());
     let health = HealthService::new(stop.clone());
     let server = tonic::transport::Server::builder()
         .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
         .add_service(provider.into_service())
         .add_service(health.into_service())
         .serve_with_incoming_shutdown(listener, stop.clone().cancelled_owned());
-    Ok(CsiServer { task: tokio::spawn(server), stop, cut })
+    Ok(CsiServer { task: tokio::spawn(server), calls, stop, cut })
 }
 
 impl CsiServer {
@@ -113,17 +119,21 @@ impl CsiServer {
         }
         tracing::info!("terminating: no new mounts, running ones finish");
         // The socket file stays: a successor may have renamed its own over it already.
-        match tokio::time::timeout(DRAIN, &mut self.task).await {
+        self.calls.close();
+        let calls = async {
+            if tokio::time::timeout(DRAIN, self.calls.wait()).await.is_err() {
+                self.cut.cancel();
+            }
+        };
+        tokio::select! {
+            result = &mut self.task => return outcome(result),
+            () = calls => {}
+        }
+        match tokio::time::timeout(GOODBYE, &mut self.task).await {
             Ok(result) => outcome(result),
             Err(_) => {
-                self.cut.cancel();
-                match tokio::time::timeout(GOODBYE, &mut self.task).await {
-                    Ok(result) => outcome(result),
-                    Err(_) => {
-                        self.task.abort();
-                        Ok(())
-                    }
-                }
+                self.task.abort();
+                Ok(())
             }
         }
     }

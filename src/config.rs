@@ -146,7 +146,12 @@ impl ProviderArgs {
         note(self.pprof_port != 6060, "pprof-port");
         let klog = &self.klog;
         note(klog.vmodule.is_some(), "vmodule");
+        note(
+            klog.logtostderr.as_deref().is_some_and(|given| go_bool(given) != Ok(true)),
+            "logtostderr",
+        );
         note(klog.log_dir.is_some() || klog.log_file.is_some(), "log_dir/log_file");
+        note(klog.add_dir_header.is_some(), "add_dir_header");
         note(klog.log_backtrace_at.is_some(), "log_backtrace_at");
         names
     }
@@ -246,47 +251,4 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rewrite(args: &[&str]) -> Vec<String> {
-        go_flags(args.iter().map(OsString::from))
-            .into_iter()
-            .map(|arg| arg.into_string().unwrap())
-            .collect()
-    }
-
-    #[test]
-    fn both_dash_forms_and_both_value_forms_become_one() {
-        assert_eq!(
-            rewrite(&["-endpoint", "unix:///a", "--healthz-port=1", "-v=5", "-v", "2"]),
-            ["--endpoint=unix:///a", "--healthz-port=1", "--v=5", "--v=2"]
-        );
-        assert_eq!(
-            rewrite(&[
-                "-log-format-json",
-                "--construct-pem-chain=false",
-                "-skip_headers",
-                "--help"
-            ]),
-            [
-                "--log-format-json=true",
-                "--construct-pem-chain=false",
-                "--skip_headers=true",
-                "--help"
-            ]
-        );
-        assert_eq!(rewrite(&["word", "-endpoint"]), ["word", "--endpoint"]);
-    }
-
-    #[test]
-    fn durations_follow_go() {
-        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
-        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("0.5s"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        for bad in ["", "5", "s", "5x", "-5s", "1e999s", "..s"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

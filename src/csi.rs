@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -52,14 +53,16 @@ const MAX_TARGET: usize = 512;
 pub struct Provider {
     mounter: Arc<Mounter>,
     targets: Targets,
+    /// Those that are being answered: a drain waits for them.
+    calls: TaskTracker,
     /// Cancelled when a drain has used up its time: whoever still waits is answered.
     cut: CancellationToken,
 }
 
 impl Provider {
-    /// A service over `mounter`. `cut` ends waiting at the end of a drain.
-    pub fn new(mounter: Arc<Mounter>, cut: CancellationToken) -> Self {
-        Self { mounter, targets: Targets::default(), cut }
+    /// A service over `mounter`. It counts its calls in `calls`; `cut` ends waiting at the end of a drain.
+    pub fn new(mounter: Arc<Mounter>, calls: TaskTracker, cut: CancellationToken) -> Self {
+        Self { mounter, targets: Targets::default(), calls, cut }
     }
 
     /// The tonic service.
@@ -88,7 +91,7 @@ impl CsiDriverProvider for Provider {
     ) -> Result<Response<MountResponse>, Status> {
         let deadline = Instant::now() + deadline::of_call(request.metadata());
         let (metadata, _, request) = request.into_parts();
-        let _running = RunningMount::begin();
+        let _running = (RunningMount::begin(), self.calls.token());
         observed(MOUNT_METHOD, &metadata, self.answer(request.into(), deadline)).await
     }
 }

@@ -1,4 +1,5 @@
-//! `/healthz`: the liveness probe asks the gRPC socket itself, as a driver would.
+//! `/healthz`: the liveness probe asks the gRPC socket itself, as a driver would. `/readyz` asks the
+//! same, and says so when the process is about to end.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 
 use super::web::{self, Place};
 
+const READY: &str = "/readyz";
 /// How much longer than a probe a connection may last.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -31,6 +33,8 @@ pub struct Options {
     pub timeout: Duration,
     /// The provider's socket.
     pub socket: PathBuf,
+    /// Cancelled when no new mounts are taken any more.
+    pub draining: CancellationToken,
 }
 
 /// Binds the probe's port and serves it until `stop`. Returns the port.
@@ -43,7 +47,11 @@ pub async fn serve(options: Options, stop: CancellationToken) -> Result<u16> {
         return Err(Error::class(format!("--healthz-path {path:?} is not a plain path")));
     }
     let (place, patience) = (options.place, options.timeout + GRACE);
-    let router = Router::new().route(&path, get(probe)).with_state(options);
+    let mut router = Router::new().route(&path, get(probe));
+    if path != READY {
+        router = router.route(READY, get(ready));
+    }
+    let router = router.with_state(options);
     web::serve("healthz", place, router, patience, stop).await
 }
 
@@ -55,6 +63,13 @@ async fn probe(State(options): State<Options>) -> (StatusCode, String) {
             (StatusCode::SERVICE_UNAVAILABLE, "no answer from the provider's socket".to_owned())
         }
     }
+}
+
+async fn ready(State(options): State<Options>) -> (StatusCode, String) {
+    if options.draining.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "terminating".to_owned());
+    }
+    probe(State(options)).await
 }
 
 async fn check(socket: PathBuf) -> std::result::Result<(), String> {

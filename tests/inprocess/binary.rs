@@ -172,7 +172,9 @@ async fn the_go_argument_list_serves_and_stops_on_a_signal() {
         let mut driver = CsiDriverProviderClient::new(provider.channel().await);
         let version = driver.version(VersionRequest::default()).await.unwrap().into_inner();
         assert_eq!(version.runtime_name, "secrets-store-csi-driver-provider-azure");
-        for (path, status) in [("/healthz", "200"), ("/healthz/", "404"), ("/", "404")] {
+        for (path, status) in
+            [("/healthz", "200"), ("/healthz/", "404"), ("/readyz", "200"), ("/", "404")]
+        {
             assert_eq!(http_status(provider.healthz, path), status, "{path}");
         }
         // The driver keeps its connection; that must not hold up the end.
@@ -212,15 +214,31 @@ async fn a_running_mount_is_finished_after_the_stop_and_logs_no_value() {
     let file = dir.path().join("cloud.json");
     call.set("cloudName", "AzureStackCloud").set("cloudEnvFileName", file.to_str().unwrap());
     assert_eq!(driver.mount(call.request()).await.unwrap().into_inner().files.len(), 1);
-    let delay = Trouble::Delay(Duration::from_millis(500));
+    let delay = Trouble::Delay(Duration::from_millis(1500));
     control.always(Where::service(Service::Vault), delay);
     let before = control.counters().vault_requests;
     let (outcome, ()) = tokio::join!(driver.mount(call.request()), async {
         eventually("the vault is asked", || control.counters().vault_requests > before).await;
         provider.process.signal("TERM");
+        let terminating = || http_get(provider.healthz, "/readyz").ends_with("terminating");
+        eventually("it is not ready any more", terminating).await;
     });
     assert_eq!(outcome.unwrap().into_inner().files.len(), 1);
     assert!(provider.process.end().success());
+}
+
+/// A peer that says nothing has no call to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_peer_does_not_hold_up_the_end() {
+    let mut provider = Provider::start("silent", &[]).await;
+    let _silent = std::os::unix::net::UnixStream::connect(&provider.socket).unwrap();
+    let mut driver = CsiDriverProviderClient::new(provider.channel().await);
+    driver.version(VersionRequest::default()).await.unwrap();
+    provider.process.signal("TERM");
+    // A running call would be waited for longer than this.
+    let ended = tokio::task::spawn_blocking(move || provider.process.end());
+    let status = tokio::time::timeout(Duration::from_secs(15), ended).await.unwrap().unwrap();
+    assert!(status.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
