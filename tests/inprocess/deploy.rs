@@ -1,6 +1,8 @@
 //! Manifests and chart of deploy/ against the facts of the Go provider's: whoever replaces it must
 //! find the same names, probes, ports and limits.
 
+mod chart;
+
 use std::path::{Path, PathBuf};
 
 use akvfs::config::ProviderArgs;
