@@ -2,6 +2,7 @@
 //! find the same names, probes, ports and limits.
 
 mod chart;
+mod examples;
 
 use std::path::{Path, PathBuf};
 
