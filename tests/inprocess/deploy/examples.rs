@@ -80,7 +80,7 @@ fn is_of(example: &str, claim: &Claim) -> bool {
         ("service-principal", Claim::ServicePrincipal { client_id, .. })
         | ("workload-identity", Claim::Workload { client_id, .. })
         | ("identity-binding", Claim::Binding { client_id, .. }) => client_id == CLIENT,
-        ("pod-identity", Claim::Pod) => true,
+        ("pod-identity", Claim::Pod(_)) => true,
         ("vm-system-assigned", Claim::Managed { client_id }) => client_id.is_none(),
         ("vm-user-assigned", Claim::Managed { client_id }) => client_id.as_deref() == Some(CLIENT),
         _ => false,
