@@ -51,7 +51,7 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
         }
     };
     let token_proxy = Some(TokenProxy::new(&args.token_proxy_url, &args.sni_name)?);
-    let endpoints = Endpoints { token_proxy, ..Endpoints::azure() };
+    let endpoints = Endpoints { token_proxy, ..Endpoints::here() };
     let clouds = CloudSource::new(endpoints.clone(), &args.cloud_name, args.cloud_env_dir.clone())?;
     let user_agent = UserAgent::new(&args.custom_user_agent)?;
     let http = http::Options { user_agent, ..http::Options::default() };

@@ -128,7 +128,14 @@ pub enum Claim {
         /// The assertion.
         assertion: Assertion,
     },
-    /// Managed identity of the machine, by IMDS.
+    /// Whoever is logged in to the Azure CLI on this machine.
+    AzureCli {
+        /// Tenant to ask for; `None` is the login's own.
+        tenant: Option<Tenant>,
+        /// Absolute path of `az`.
+        program: PathBuf,
+    },
+    /// Managed identity of the machine.
     Managed {
         /// `userAssignedIdentityID`: client id of a user-assigned identity; `None` is system-assigned.
         client_id: Option<String>,
@@ -151,8 +158,10 @@ pub enum Claim {
 pub enum Assertion {
     /// The token of this very request.
     Token(Secret),
-    /// A file that is re-read on each use (`--token-file`).
+    /// A file that is re-read on each use (`--token-file`) and must be its owner's alone.
     File(PathBuf),
+    /// A file that kubelet keeps in a pod, re-read on each use; its mode is kubelet's choice.
+    Projected(PathBuf),
 }
 
 /// The three object types of a vault.

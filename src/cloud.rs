@@ -3,11 +3,13 @@
 //! A [`Cloud`] is what a class selects by `cloudName`: the token authority, the vault DNS suffix and
 //! the Key Vault resource. [`Endpoints`] is what the process was built with: the table of named
 //! clouds, IMDS, NMI, an extra root certificate and a name resolver. Everything but the emulator
-//! uses [`Endpoints::azure`]; of it, flags can replace only the token proxy of AKS. [`CloudSource`] adds the
+//! uses [`Endpoints::azure`]; of it, flags can replace only the token proxy of AKS, and
+//! the environment only the token service of managed identities. [`CloudSource`] adds the
 //! clouds that are not built in: their addresses come from a file of the operator.
 
 mod custom;
 mod file;
+mod machine;
 mod token_proxy;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use crate::class::VaultName;
 use crate::error::{Error, Result, printable};
 
+pub use machine::Machine;
 pub use token_proxy::TokenProxy;
 
 /// Path of an AD FS below its host; with the slash left out, the tenant that stands for it.
@@ -94,6 +97,8 @@ pub struct Endpoints {
     pub imds: String,
     /// NMI base, `http://localhost:2579`.
     pub nmi: String,
+    /// Token service of this machine's managed identities.
+    pub machine: Machine,
     /// AKS identity binding; none outside clusters.
     pub token_proxy: Option<TokenProxy>,
     /// Extra root certificate (PEM) besides the system's.
@@ -122,10 +127,16 @@ impl Endpoints {
             clouds,
             imds: "http://169.254.169.254".to_owned(),
             nmi: "http://localhost:2579".to_owned(),
+            machine: Machine::Imds,
             token_proxy: None,
             extra_root: None,
             resolve: Vec::new(),
         }
+    }
+
+    /// The real ones, with the token service that this process's environment names.
+    pub fn here() -> Self {
+        Self { machine: Machine::here(), ..Self::azure() }
     }
 
     /// A named cloud, by name or alias in any case.

@@ -33,6 +33,7 @@ mod entra;
 mod faults;
 mod imds;
 mod log;
+mod machine;
 mod reply;
 mod seed;
 mod serve;
@@ -53,7 +54,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cloud::{Cloud, Endpoints};
+use crate::cloud::{Cloud, Endpoints, Machine};
 use crate::error::{Code, Error, Result};
 use crate::secret::Secret;
 
@@ -205,10 +206,21 @@ impl Emulator {
                 .into(),
             imds: format!("http://{}", self.imds),
             nmi: format!("http://{}", self.nmi),
+            machine: Machine::Imds,
             token_proxy: self.cluster.token_proxy().ok(),
             extra_root: Some(self.ca_pem.clone()),
             resolve: [self.state.addresses.resolve(), self.cluster.resolve()].concat(),
         }
+    }
+
+    /// The same machine as an App Service would see it.
+    pub fn app_service(&self) -> Machine {
+        machine::app_service(&self.state, self.imds)
+    }
+
+    /// The same machine as an Azure Arc server, whose agent puts its key files into this directory.
+    pub fn arc(&self, keys: &std::path::Path) -> Machine {
+        machine::arc(&self.state, self.imds, keys)
     }
 
     /// The emulated cloud.

@@ -123,6 +123,11 @@ impl Fetch {
         Ok(Self { identities: Identities::new(http.clone())?, vault: Vault::new(http), source })
     }
 
+    /// The identities of the process.
+    pub(crate) fn identities(&self) -> &Identities {
+        &self.identities
+    }
+
     /// One object version for a proven identity, by `deadline`.
     pub async fn get(
         &self,

@@ -11,15 +11,18 @@
 //! hand one caller's token to another.
 
 mod assertion;
+mod azure_cli;
 mod binding;
 mod certificate;
 mod entra;
 mod imds;
 mod lifetime;
+mod managed;
 mod nmi;
 mod proof;
 mod transport;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,11 +30,11 @@ use dashmap::DashMap;
 use ring::{hmac, rand::SystemRandom};
 use tokio::sync::Mutex;
 
-use crate::class::{Assertion, Claim, Pod};
+use crate::class::{Assertion, Claim, Pod, Tenant};
 use crate::cloud::Cloud;
 use crate::error::{Code, Error, Result};
 use crate::http::Http;
-use crate::secret::Secret;
+use crate::secret::{Secret, file};
 use crate::telemetry::metrics;
 
 pub use proof::{Mode, PodId, Proof, ProvenIdentity};
@@ -172,6 +175,11 @@ impl Identities {
         result
     }
 
+    /// Whether this machine's own identity is likely to work, found out within a second.
+    pub(crate) async fn machine_answers(&self) -> bool {
+        managed::answers(&self.0.http).await
+    }
+
     fn entry(&self, key: &ProofKey) -> Arc<Entry> {
         if self.0.proofs.len() >= MAX_PROOFS && !self.0.proofs.contains_key(key) {
             self.evict();
@@ -261,8 +269,14 @@ impl Identities {
                 let identity = ProvenIdentity::new(Mode::Binding, cloud, tenant, client_id);
                 Ok(Proof::new(identity, ends, scope, token))
             }
+            Resolved::AzureCli { tenant, program } => {
+                let (token, who) = azure_cli::token(program, *tenant, scope, deadline).await?;
+                let identity =
+                    ProvenIdentity::new(Mode::AzureCli, cloud, &who.tenant, &who.object_id);
+                Ok(Proof::new(identity, token.expires, scope, token))
+            }
             Resolved::Managed { client_id } => {
-                let token = imds::token(http, *client_id, scope, deadline).await?;
+                let token = managed::token(http, *client_id, scope, deadline).await?;
                 let identity =
                     ProvenIdentity::new(Mode::Managed, cloud, "", client_id.unwrap_or(""));
                 Ok(Proof::new(identity, token.expires, scope, token))
@@ -282,6 +296,7 @@ enum Resolved<'a> {
     Certificate { tenant: &'a str, client_id: &'a str, certificate: &'a Secret },
     Workload { tenant: &'a str, client_id: &'a str, assertion: Secret },
     Binding { tenant: &'a str, client_id: &'a str, assertion: &'a Secret },
+    AzureCli { tenant: Option<&'a str>, program: &'a Path },
     Managed { client_id: Option<&'a str> },
     Pod(&'a Pod),
 }
@@ -294,6 +309,7 @@ impl Resolved<'_> {
             Resolved::Workload { .. } => Mode::Workload,
             Resolved::Binding { .. } => Mode::Binding,
             Resolved::Managed { .. } => Mode::Managed,
+            Resolved::AzureCli { .. } => Mode::AzureCli,
             Resolved::Pod(_) => Mode::Pod,
         }
     }
@@ -311,10 +327,14 @@ async fn resolve(claim: &Claim) -> Result<Resolved<'_>> {
         Claim::Workload { tenant, client_id, assertion } => {
             let assertion = match assertion {
                 Assertion::Token(token) => token.clone(),
-                Assertion::File(path) => assertion::read(path).await?,
+                Assertion::File(path) => assertion::read(path, file::read).await?,
+                Assertion::Projected(path) => assertion::read(path, file::read_shared).await?,
             };
             bounded(&assertion)?;
             Ok(Resolved::Workload { tenant: tenant.as_str(), client_id, assertion })
+        }
+        Claim::AzureCli { tenant, program } => {
+            Ok(Resolved::AzureCli { tenant: tenant.as_ref().map(Tenant::as_str), program })
         }
         Claim::Managed { client_id } => Ok(Resolved::Managed { client_id: client_id.as_deref() }),
         Claim::Pod(pod) => Ok(Resolved::Pod(pod)),

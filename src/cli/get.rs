@@ -26,6 +26,9 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<()> {
     let opened = args.source.open().await?;
+    for notice in &opened.notices {
+        eprintln!("akvfs: note: {notice}");
+    }
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let file = fetch(&opened, &args.name, deadline).await?;
     let mut out = std::io::stdout().lock();

@@ -1,14 +1,16 @@
 //! SOURCE: a manifest, a vault URL or the embedded emulator, opened into an origin.
 
+mod identity;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
 
 use crate::class::{
-    self, Assertion, Claim, Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Parsed,
-    Tenant, VaultName, Version, Wanted,
+    self, Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Parsed, Tenant,
+    VaultName, Version, Wanted,
 };
 use crate::cloud::{Cloud, CloudSource, Endpoints};
 use crate::error::{Code, Error, Result};
@@ -16,6 +18,8 @@ use crate::fetch::{Access, Fetch, Origin};
 use crate::http::Http;
 use crate::render;
 use crate::vault::VaultRef;
+
+use identity::{Identity, describe};
 
 /// Largest manifest that is read.
 const MAX_MANIFEST: u64 = 1024 * 1024;
@@ -34,7 +38,7 @@ pub(crate) struct SourceArgs {
     /// Service account token for workload identity, re-read on each use
     #[arg(long, value_name = "PATH", env = "AKVFS_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// Who asks, for a vault URL
+    /// Who asks, for a vault URL; as the other options imply, if not given, or auto
     #[arg(long, value_name = "MODE", env = "AKVFS_IDENTITY")]
     identity: Option<Identity>,
     /// Tenant, for a vault URL
@@ -54,17 +58,6 @@ pub(crate) struct SourceArgs {
         env = "AKVFS_CLOUD_ENV_DIR"
     )]
     cloud_env_dir: PathBuf,
-}
-
-/// Identities that work without a class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Identity {
-    /// clientid and clientsecret (or clientcertificate) from --secrets-file, with --tenant-id
-    ServicePrincipal,
-    /// Managed identity of this machine; --client-id for a user-assigned one
-    Managed,
-    /// --token-file with --tenant-id and --client-id
-    Workload,
 }
 
 /// An opened source. Dropping it stops an embedded emulator.
@@ -88,7 +81,7 @@ impl SourceArgs {
     pub(crate) async fn open(&self) -> Result<Opened> {
         match self.source.as_str() {
             source if source.starts_with("dev:") => self.open_dev(&source["dev:".len()..]).await,
-            source if source.starts_with("https://") => self.open_vault(source),
+            source if source.starts_with("https://") => self.open_vault(source).await,
             source if source.starts_with("http://") => {
                 Err(Error::class("a vault is only asked over https"))
             }
@@ -106,7 +99,7 @@ impl SourceArgs {
         let text = read_manifest(Path::new(path))?;
         let manifest = class::manifest::load(&text, name)
             .map_err(|error| error.context(format!("manifest {path}")))?;
-        let endpoints = Endpoints::azure();
+        let endpoints = Endpoints::here();
         let clouds =
             CloudSource::new(endpoints.clone(), &self.cloud_name, self.cloud_env_dir.clone())?;
         let secrets = match &self.secrets_file {
@@ -144,58 +137,21 @@ impl SourceArgs {
         })
     }
 
-    fn open_vault(&self, source: &str) -> Result<Opened> {
-        let endpoints = Endpoints::azure();
+    async fn open_vault(&self, source: &str) -> Result<Opened> {
+        let endpoints = Endpoints::here();
         let (vault, wanted) = vault_url(source, &endpoints)?;
-        let claim = self.claim()?;
+        let fetch = Fetch::new(Http::new(endpoints))?;
+        let mut notices = Vec::new();
+        let claim = self.claim(&fetch, &mut notices).await?;
         Ok(Opened {
             description: format!("vault {}, {}", vault.url(), describe(&claim)),
-            origin: Arc::new(Access::new(Fetch::new(Http::new(endpoints))?, claim, vault)),
+            origin: Arc::new(Access::new(fetch, claim, vault)),
             wanted,
             render: render::Options::default(),
-            notices: Vec::new(),
+            notices,
             #[cfg(feature = "emulator")]
             _emulator: None,
         })
-    }
-
-    /// The claim of a vault URL: as `--identity` says, or as the files that were given imply.
-    fn claim(&self) -> Result<Claim> {
-        let identity = self.identity.unwrap_or({
-            if self.secrets_file.is_some() {
-                Identity::ServicePrincipal
-            } else if self.token_file.is_some() {
-                Identity::Workload
-            } else {
-                Identity::Managed
-            }
-        });
-        let mode = identity.to_possible_value();
-        let mode = mode.as_ref().map_or("", |mode| mode.get_name());
-        let needs = |what: &str| Error::class(format!("--identity {mode} needs {what}"));
-        let tenant = || match &self.tenant_id {
-            Some(tenant) => Tenant::parse(tenant),
-            None => Err(needs("--tenant-id")),
-        };
-        match identity {
-            Identity::Managed => {
-                let client_id = self.client_id.as_deref().unwrap_or_default().trim();
-                class::parameters::managed_identity(client_id)
-                    .map_err(|error| error.context("--client-id"))
-            }
-            Identity::Workload => Ok(Claim::Workload {
-                tenant: tenant()?,
-                client_id: self.client_id.clone().ok_or_else(|| needs("--client-id"))?,
-                assertion: Assertion::File(
-                    self.token_file.clone().ok_or_else(|| needs("--token-file"))?,
-                ),
-            }),
-            Identity::ServicePrincipal => {
-                let path = self.secrets_file.as_ref().ok_or_else(|| needs("--secrets-file"))?;
-                let secrets = class::secrets_file::read(path)?;
-                class::parameters::service_principal(tenant()?, Some(&secrets))
-            }
-        }
     }
 
     #[cfg(feature = "emulator")]
@@ -212,7 +168,7 @@ impl SourceArgs {
             name: VaultName::parse(emulator.vault_name())?,
         };
         let (client_id, client_secret) = emulator.service_principal();
-        let claim = Claim::ServicePrincipal {
+        let claim = class::Claim::ServicePrincipal {
             tenant: Tenant::parse(emulator.tenant())?,
             client_id: client_id.to_owned(),
             client_secret,
@@ -346,26 +302,6 @@ fn read_manifest(path: &Path) -> Result<String> {
         return Err(Error::class(format!("{} is larger than 1 MiB", path.display())));
     }
     Ok(text)
-}
-
-/// The claim in a line for people; ids are no secrets, secrets are not in it.
-fn describe(claim: &Claim) -> String {
-    match claim {
-        Claim::ServicePrincipal { client_id, .. } | Claim::Certificate { client_id, .. }
-            if class::claim::is_guid(client_id) =>
-        {
-            format!("service principal {client_id}")
-        }
-        // Whoever mixed the two keys up must not find the secret on the screen.
-        Claim::ServicePrincipal { .. } | Claim::Certificate { .. } => {
-            "service principal (clientid is no GUID)".to_owned()
-        }
-        Claim::Workload { client_id, .. } => format!("workload identity {client_id}"),
-        Claim::Managed { client_id: Some(id) } => format!("user-assigned identity {id}"),
-        Claim::Managed { client_id: None } => "system-assigned identity".to_owned(),
-        Claim::Pod(_) => "pod identity".to_owned(),
-        Claim::Binding { client_id, .. } => format!("identity binding {client_id}"),
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,11 @@ use super::{lock, now};
 const API_VERSIONS: [&str; 4] = ["2018-02-01", "2019-08-01", "2020-06-01", "2021-02-01"];
 
 pub(super) fn answer(state: &Shared, request: &Request) -> Reply {
+    match request.path.as_str() {
+        super::machine::APP_SERVICE => return super::machine::app_service_answer(state, request),
+        super::machine::ARC => return super::machine::arc_answer(state, request),
+        _ => {}
+    }
     if request.path.trim_end_matches('/') != "/metadata/identity/oauth2/token" {
         return Reply::json(404, &json!({ "error": "Not found" }));
     }
@@ -26,13 +31,18 @@ pub(super) fn answer(state: &Shared, request: &Request) -> Reply {
         Some(_) => return bad("invalid_request", "The api-version is not supported"),
         None => return bad("invalid_request", "Required query variable 'api-version' is missing"),
     }
+    managed(state, request, request.query("client_id"))
+}
+
+/// A token of one of the machine's identities, whichever service is asked.
+pub(super) fn managed(state: &Shared, request: &Request, client_id: Option<&str>) -> Reply {
     let Some(resource) = request.query("resource") else {
         return bad("invalid_request", "Required query variable 'resource' is missing");
     };
     if resource.trim_end_matches('/') != state.addresses.resource() {
         return bad("invalid_resource", "AADSTS500011: The resource principal was not found");
     }
-    let wanted = request.query("client_id").map(str::to_ascii_lowercase);
+    let wanted = client_id.map(str::to_ascii_lowercase);
     let found = lock(&state.identities)
         .iter()
         .find(|(id, identity)| match (&wanted, identity.holder) {
@@ -103,6 +113,6 @@ fn grant(state: &Shared, client: &str, epoch: u64, resource: &str) -> Option<Val
     }))
 }
 
-fn bad(error: &str, description: &str) -> Reply {
+pub(super) fn bad(error: &str, description: &str) -> Reply {
     Reply::json(400, &json!({ "error": error, "error_description": description }))
 }

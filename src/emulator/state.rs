@@ -104,6 +104,8 @@ pub(super) struct Shared {
     pub(super) token_lifetime: Mutex<Duration>,
     /// Client ids of pods, by namespace and name.
     pub(super) pods: Mutex<BTreeMap<(String, String), String>>,
+    pub(super) app_service_header: Secret,
+    pub(super) arc: Mutex<Option<super::machine::Agent>>,
     pub(super) nmi_refusals: Mutex<u32>,
     pub(super) signer: Signer,
     pub(super) issuer: Issuer,
@@ -140,6 +142,11 @@ impl Shared {
             pods: Mutex::new(
                 config.pods.iter().map(|pod| (pod.clone(), POD_IDENTITY.to_owned())).collect(),
             ),
+            app_service_header: Secret::from_string(format!(
+                "dev-only-identity-header-{}",
+                hex::encode(random::<16>()?)
+            )),
+            arc: Mutex::default(),
             nmi_refusals: Mutex::new(config.nmi_refusals),
             signer: Signer::new()?,
             issuer: Issuer::new()?,

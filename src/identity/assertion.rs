@@ -9,18 +9,19 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
-use crate::secret::{Secret, file};
+use crate::secret::Secret;
 
 use super::MAX_ASSERTION;
 
-/// Reads `--token-file`, anew on each use: kubelet and others rotate it. Like every file with a
-/// credential, it must not be open to group or others.
-pub(super) async fn read(path: &Path) -> Result<Secret> {
+type Read = fn(&Path, usize) -> Result<Zeroizing<Vec<u8>>>;
+
+/// Reads a token's file, anew on each use: kubelet and others rotate it.
+pub(super) async fn read(path: &Path, how: Read) -> Result<Secret> {
     let failed = |error: Error| {
-        Error::new(Code::IdentityUnavailable, error.to_string()).context("--token-file")
+        Error::new(Code::IdentityUnavailable, error.to_string()).context("token file")
     };
     let path = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || file::read(&path, MAX_ASSERTION));
+    let read = tokio::task::spawn_blocking(move || how(&path, MAX_ASSERTION));
     let text = read
         .await
         .unwrap_or_else(|_| Err(Error::new(Code::Internal, "it was not read")))
@@ -47,6 +48,7 @@ pub(super) fn expiry(assertion: &Secret) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::file;
 
     fn token(payload: &str) -> Secret {
         Secret::from_string(format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(payload)))
@@ -74,6 +76,7 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         };
         write(b" abc\n", 0o600);
+        let read = async |path: &Path| read(path, file::read).await;
         assert_eq!(read(&path).await.unwrap().expose(), b"abc");
         for (text, mode, expected) in [
             (&[b'x'; MAX_ASSERTION + 1][..], 0o600, "larger than 16384 bytes"),
@@ -86,6 +89,9 @@ mod tests {
             assert_eq!(error.code(), Code::IdentityUnavailable);
             assert!(error.to_string().contains(expected), "{error}");
         }
+        // kubelet's own modes are not the reader's fault.
+        write(b"abc", 0o644);
+        assert_eq!(super::read(&path, file::read_shared).await.unwrap().expose(), b"abc");
         assert!(read(dir.path()).await.unwrap_err().to_string().contains("not a regular file"));
     }
 }

@@ -18,6 +18,8 @@ use super::lifetime::Expiry;
 const MAX_BODY: usize = 64 * 1024;
 /// One try; IMDS answers in milliseconds when it is there.
 const TRY: Duration = Duration::from_secs(5);
+/// How long a look takes at whether it is there.
+const PROBE: Duration = Duration::from_secs(1);
 /// Tries in all. IMDS may answer 404 or 410 for a moment after an assignment or while it updates.
 const TRIES: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(300);
@@ -75,7 +77,24 @@ async fn attempt(
     if answer.status != 200 {
         return Err(refused(&what, &answer, client_id));
     }
-    parse(&answer.body)
+    parse(&answer.body, "IMDS")
+}
+
+/// Whether IMDS is there and answers at once. Without the header it gives no token, only a refusal.
+pub(super) async fn answers(http: &Http) -> bool {
+    let Ok(client) = http.link_local() else { return false };
+    let url =
+        format!("{}/metadata/identity/oauth2/token?api-version=2018-02-01", http.endpoints().imds);
+    let exchanged = exchange(
+        client.get(url),
+        Exchange {
+            hop: Hop::Imds,
+            what: "IMDS",
+            max_body: MAX_BODY,
+            deadline: Instant::now() + PROBE,
+        },
+    );
+    exchanged.await.is_ok()
 }
 
 /// No answer at all: this is no Azure machine, or the way is blocked.
@@ -107,14 +126,15 @@ fn refused(what: &str, answer: &Answer, client_id: Option<&str>) -> Error {
     }
 }
 
-fn parse(body: &Secret) -> Result<Token> {
+/// The answer that all services of managed identities give.
+pub(super) fn parse(body: &Secret, who: &str) -> Result<Token> {
     #[derive(Deserialize)]
     struct Wire {
         access_token: Secret,
         expires_on: Expiry,
     }
     let bad = |what: &str| {
-        Error::new(Code::BadAnswer, format!("IMDS answered 200, but {what}")).at(Hop::Imds)
+        Error::new(Code::BadAnswer, format!("{who} answered 200, but {what}")).at(Hop::Imds)
     };
     let wire: Wire = serde_json::from_slice(body.expose())
         .map_err(|_| bad("without access_token and expires_on"))?;
@@ -137,7 +157,7 @@ mod tests {
             r#"{"access_token":"canary-t","expires_on":"1700000000"}"#,
             r#"{"access_token":"canary-t","expires_on":1700000000}"#,
         ] {
-            let token = parse(&Secret::from(body)).unwrap();
+            let token = parse(&Secret::from(body), "IMDS").unwrap();
             assert_eq!(token.expires, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
             assert_eq!(token.bearer.expose(), b"canary-t");
         }
@@ -148,7 +168,7 @@ mod tests {
             r#"{"access_token":"","expires_on":"1"}"#,
             "canary",
         ] {
-            let error = match parse(&Secret::from(body)) {
+            let error = match parse(&Secret::from(body), "IMDS") {
                 Ok(_) => panic!("{body} was accepted"),
                 Err(error) => format!("{error:?}"),
             };

@@ -21,7 +21,9 @@ pub enum Mode {
     Certificate,
     /// Client assertion (service account token) at Entra.
     Workload,
-    /// IMDS of this machine.
+    /// The Azure CLI's login.
+    AzureCli,
+    /// The token service of this machine.
     Managed,
     /// NMI of this node, for one pod.
     Pod,
@@ -36,6 +38,7 @@ impl Mode {
             Mode::ServicePrincipal => "service-principal",
             Mode::Certificate => "certificate",
             Mode::Workload => "workload",
+            Mode::AzureCli => "azure-cli",
             Mode::Managed => "managed",
             Mode::Pod => "pod",
             Mode::Binding => "binding",
@@ -52,7 +55,7 @@ pub struct ProvenIdentity {
     pub authority: String,
     /// Tenant; blank for managed identities.
     pub tenant: String,
-    /// Client id; blank for the system-assigned identity.
+    /// Client id, or the object id of a person; blank for the system-assigned identity.
     pub client_id: String,
     /// Pod identity only: the one pod that this is about. Two pods never share, even if they have
     /// the same client id.
@@ -185,6 +188,9 @@ impl<'a> ProofKeyInput<'a> {
             }
             Resolved::Binding { tenant, client_id, assertion } => {
                 (tenant, client_id, assertion.expose())
+            }
+            Resolved::AzureCli { tenant, program } => {
+                (tenant.unwrap_or(""), "", program.as_os_str().as_encoded_bytes())
             }
             Resolved::Managed { client_id } => ("", client_id.unwrap_or(""), b""),
             Resolved::Pod(pod) => (&pod.namespace, &pod.name, pod.uid.as_bytes()),

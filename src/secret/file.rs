@@ -14,13 +14,29 @@ use crate::error::{Error, Result};
 /// # Errors
 /// ClassInvalid, naming the file and never its content.
 pub(crate) fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
+    read_if(path, max, imp::is_private)
+}
+
+/// The same for a file whose mode somebody else decides: kubelet's, in a pod.
+///
+/// # Errors
+/// As [`read`], but for the mode.
+pub(crate) fn read_shared(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
+    read_if(path, max, |_, _| Ok(()))
+}
+
+fn read_if(
+    path: &Path,
+    max: usize,
+    acceptable: fn(&Path, &std::fs::Metadata) -> Result<()>,
+) -> Result<Zeroizing<Vec<u8>>> {
     // Asked before opening, so that a pipe nobody writes to is not waited for.
     if !std::fs::metadata(path).map_err(|error| failed(path, &error))?.is_file() {
         return Err(Error::class(format!("{} is not a regular file", path.display())));
     }
     let file = File::open(path).map_err(|error| failed(path, &error))?;
     let metadata = file.metadata().map_err(|error| failed(path, &error))?;
-    imp::is_private(path, &metadata)?;
+    acceptable(path, &metadata)?;
     let limit = max as u64 + 1;
     // Room for the whole file from the start: a buffer that grows leaves copies behind.
     let room = usize::try_from(metadata.len().min(limit)).unwrap_or(max) + 1;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use akvfs::emulator::{
-    BINDING_CLIENT, CertificateSeed, KeySeed, POD_IDENTITY, Seed, WorkloadToken, client_certificate,
+    BINDING_CLIENT, CertificateSeed, KeySeed, POD_IDENTITY, Seed, Service, Trouble, USER_IDENTITY,
+    Where, WorkloadToken, client_certificate,
 };
 use akvfs::fetch::Fetch;
 use serde_json::{Value, json};
@@ -128,7 +129,7 @@ async fn a_proxy_that_is_not_trusted_is_told_to_its_own_mounts_until_the_ca_file
     let mut good = PathBuf::new();
     let world = World::with_endpoints(
         one(),
-        |endpoints| {
+        |_, endpoints| {
             let proxy = endpoints.token_proxy.as_mut().unwrap();
             good = std::mem::replace(&mut proxy.ca_file, ca_file.clone());
             proxy.sni = TOKEN_PROXY.to_owned();
@@ -161,7 +162,7 @@ async fn a_cluster_without_a_token_proxy_is_not_asked_again_and_again() {
     let port = silent.local_addr().unwrap().port();
     let world = World::with_endpoints(
         one(),
-        |endpoints| {
+        |_, endpoints| {
             let proxy = endpoints.token_proxy.as_mut().unwrap();
             proxy.api_server = format!("https://127.0.0.1:{port}").parse().unwrap();
         },
@@ -246,4 +247,45 @@ async fn the_tenant_adfs_is_asked_at_its_own_endpoint() {
             assert_eq!(token.path, "/adfs/oauth2/token");
         }
     }
+}
+
+/// What stands for IMDS on other machines, and what each of them insists on.
+#[tokio::test]
+async fn managed_identity_works_on_app_service_and_azure_arc() {
+    let keys = tempfile::tempdir().unwrap();
+    for arc in [false, true] {
+        let world = World::with_machine(one(), |emulator| match arc {
+            true => emulator.arc(keys.path()),
+            false => emulator.app_service(),
+        })
+        .await;
+        let mut call = world.call(&[&secret(ONE)]);
+        call.secrets = Value::Null;
+        world.mount(call.set("useVMManagedIdentity", "true")).await.unwrap();
+        let counters = world.control.counters();
+        assert_eq!(counters.tokens.into_iter().collect::<Vec<_>>(), [("managed", 1)]);
+        assert_eq!(counters.token_requests, if arc { 2 } else { 1 });
+        let user = world.mount(call.set("userAssignedIdentityID", USER_IDENTITY)).await;
+        match arc {
+            true => {
+                let status = user.unwrap_err();
+                assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+                assert!(status.message().contains("no user-assigned identities"), "{status}");
+            }
+            false => assert!(user.is_ok()),
+        }
+    }
+    // Somebody else at the agent's address learns nothing.
+    let world = World::with_machine(one(), |emulator| emulator.arc(keys.path())).await;
+    let page = Trouble::Answer {
+        status: 401,
+        content_type: "text/html".to_owned(),
+        body: "<canary>".to_owned(),
+    };
+    world.control.always(Where::service(Service::Imds), page);
+    let mut call = world.call(&[&secret(ONE)]);
+    call.secrets = Value::Null;
+    let status = world.mount(call.set("useVMManagedIdentity", "true")).await.unwrap_err();
+    assert!(status.message().contains("does not name a .key file in"), "{status}");
+    assert!(!status.message().contains("canary"), "{status}");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use akvfs::app::{self, CsiServer};
-use akvfs::cloud::{CloudSource, Endpoints};
+use akvfs::cloud::{CloudSource, Endpoints, Machine};
 use akvfs::csi::client;
 use akvfs::csi::mount::Mounter;
 use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
@@ -58,13 +58,21 @@ impl World {
     }
 
     async fn with(seed: Seed, fetch: impl FnOnce(Http) -> Fetch) -> Self {
-        Self::with_endpoints(seed, |_| {}, fetch).await
+        Self::with_endpoints(seed, |_, _| {}, fetch).await
+    }
+
+    /// On a machine that has another token service than IMDS.
+    pub async fn with_machine(seed: Seed, machine: impl FnOnce(&Emulator) -> Machine) -> Self {
+        let change = |emulator: &Emulator, endpoints: &mut Endpoints| {
+            endpoints.machine = machine(emulator);
+        };
+        Self::with_endpoints(seed, change, |http| Fetch::new(http).unwrap()).await
     }
 
     /// With addresses that differ from the emulator's own.
     pub async fn with_endpoints(
         seed: Seed,
-        change: impl FnOnce(&mut Endpoints),
+        change: impl FnOnce(&Emulator, &mut Endpoints),
         fetch: impl FnOnce(Http) -> Fetch,
     ) -> Self {
         canary::capture_logs();
@@ -72,7 +80,7 @@ impl World {
         let (_, secret) = emulator.service_principal();
         canary::note("client secret", secret.expose());
         let mut endpoints = emulator.endpoints();
-        change(&mut endpoints);
+        change(&emulator, &mut endpoints);
         let dir = tempfile::tempdir().unwrap();
         let clouds =
             CloudSource::new(endpoints.clone(), "AzurePublicCloud", dir.path().to_owned()).unwrap();
