@@ -36,7 +36,7 @@ pub struct World {
     pub stop: CancellationToken,
     pub server: CsiServer,
     pub channel: Channel,
-    _dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
 }
 
 /// Attributes and secrets of a Mount, as the driver sends them.
@@ -91,7 +91,7 @@ impl World {
         let mounter = Mounter::new(fetch(Http::with(endpoints, quick())), clouds, options);
         let server = app::serve_csi(mounter, socket.clone(), stop.clone()).unwrap();
         let channel = client::connect(socket).await.unwrap();
-        Self { control: emulator.control(), emulator, stop, server, channel, _dir: dir }
+        Self { control: emulator.control(), emulator, stop, server, channel, dir }
     }
 
     /// A call with the service principal, for these entries of `objects`.
