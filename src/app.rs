@@ -16,6 +16,7 @@ use crate::delivery::response;
 use crate::error::{Code, Error, Result};
 use crate::fetch::Fetch;
 use crate::http::{self, Http, UserAgent};
+use crate::policy::PolicyFile;
 use crate::render;
 use crate::telemetry::web::Place;
 use crate::telemetry::{health, metrics};
@@ -60,6 +61,10 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
         render: render::Options { construct_pem_chain: args.construct_pem_chain },
         max_bytes: args.max_response_bytes,
     };
+    let mut mounter = Mounter::new(fetch, clouds, options);
+    if let Some(path) = args.policy.clone() {
+        mounter = mounter.with_policy(PolicyFile::open(path)?);
+    }
     let healthz = health::Options {
         place: Place { address: args.healthz_address, port: args.healthz_port },
         path: args.healthz_path,
@@ -74,7 +79,7 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
     health::serve(healthz, ended.clone()).await?;
     let scraped = Place { address: args.metrics_address, port: args.prometheus_port };
     metrics::serve(scraped, args.metrics_object_names, ended.clone()).await?;
-    let server = serve_csi(Mounter::new(fetch, clouds, options), socket, stop)?;
+    let server = serve_csi(mounter, socket, stop)?;
     tracing::info!(
         endpoint = args.endpoint,
         version = VERSION,

@@ -16,7 +16,7 @@ pub mod paths;
 pub mod request;
 pub mod secrets_file;
 mod tokens;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

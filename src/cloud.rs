@@ -43,6 +43,12 @@ const TABLE: [(&[&str], &str, &str); 4] = [
     (&["AzureGermanCloud"], "vault.microsoftazure.de", "login.microsoftonline.de"),
 ];
 
+/// The names that [`Cloud::name`] may have.
+pub(crate) fn canonical_names() -> Vec<&'static str> {
+    let named = TABLE.iter().filter_map(|(names, ..)| names.first().copied());
+    named.chain([CUSTOM]).collect()
+}
+
 /// One Azure cloud. A custom cloud is identified by its addresses, never by its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cloud {

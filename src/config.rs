@@ -77,6 +77,9 @@ pub struct ProviderArgs {
     /// Most bytes of one Mount's response; the driver takes 4 MiB
     #[arg(long, value_name = "BYTES", default_value_t = 4 * 1024 * 1024, env = "AKVFS_MAX_RESPONSE_BYTES")]
     pub max_response_bytes: usize,
+    /// Which pods may ask for which vaults, with which identities (docs/POLICY.md)
+    #[arg(long, value_name = "FILE", env = "AKVFS_POLICY")]
+    pub policy: Option<PathBuf>,
 
     /// Print the version instead of serving.
     #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool)]

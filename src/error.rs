@@ -24,6 +24,8 @@ pub enum Code {
     Unauthenticated,
     /// The vault knows the caller and refuses (403).
     Forbidden,
+    /// The operator's policy does not allow what the class asks for.
+    PolicyDenied,
     /// The identity cannot work here: no IMDS, no such identity on this machine, missing token.
     IdentityUnavailable,
     /// FUSE is not possible here.
@@ -64,12 +66,13 @@ pub mod errno {
 
 impl Code {
     /// Every code, for tests and metric registration.
-    pub const ALL: [Code; 16] = [
+    pub const ALL: [Code; 17] = [
         Code::ClassInvalid,
         Code::NotFound,
         Code::Disabled,
         Code::Unauthenticated,
         Code::Forbidden,
+        Code::PolicyDenied,
         Code::IdentityUnavailable,
         Code::FuseUnavailable,
         Code::Throttled,
@@ -96,6 +99,7 @@ impl Code {
             Code::Disabled => ("disabled", Grpc::PermissionDenied, errno::EACCES),
             Code::Unauthenticated => ("unauthenticated", Grpc::PermissionDenied, errno::EACCES),
             Code::Forbidden => ("forbidden", Grpc::PermissionDenied, errno::EACCES),
+            Code::PolicyDenied => ("policy_denied", Grpc::PermissionDenied, errno::EACCES),
             Code::IdentityUnavailable => {
                 ("identity_unavailable", Grpc::FailedPrecondition, errno::EACCES)
             }

@@ -9,6 +9,7 @@
 //!
 //! - [`class`] turns attributes or a manifest into a validated `MountSpec`; pure.
 //! - [`cloud`] holds every outside address; nothing else knows one.
+//! - [`policy`] is what the operator lets pods ask for.
 //! - [`identity`] turns a claim into a proof, and a proof into tokens.
 //! - [`vault`] speaks the Key Vault REST protocol; it knows nothing of files.
 //! - [`fetch`] gives an object version to a proven identity, on a detached task.
@@ -36,6 +37,7 @@ pub mod error;
 pub mod fetch;
 pub mod http;
 pub mod identity;
+pub mod policy;
 pub mod process;
 pub mod render;
 pub mod secret;

@@ -13,15 +13,15 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use crate::error::{Error, Result};
 
 /// Longest YAML text, in bytes.
-pub(super) const MAX_TEXT: usize = 1024 * 1024;
+pub(crate) const MAX_TEXT: usize = 1024 * 1024;
 
 /// What a text may contain.
 #[derive(Clone, Copy)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// `[` and `{`: no nesting is deeper than there are of them.
-    pub(super) openers: usize,
+    pub(crate) openers: usize,
     /// Characters that may begin a node: no text has more than a few events for each.
-    pub(super) indicators: usize,
+    pub(crate) indicators: usize,
 }
 
 /// Refuses a text that would cost much more to parse than a class can be worth.
@@ -62,7 +62,7 @@ pub(super) fn syntax(error: &serde_yaml::Error) -> Error {
 
 /// A document of a manifest, as far as a manifest's meaning goes.
 #[derive(Debug)]
-pub(super) enum Node {
+pub(crate) enum Node {
     Null,
     Text(String),
     /// `a boolean` or `a number`.
@@ -89,7 +89,7 @@ impl Node {
     }
 
     /// The name of its type, with the article.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Node::Null => "nothing",
             Node::Text(_) => "a string",
@@ -101,7 +101,7 @@ impl Node {
 }
 
 /// Every document of a text. Aliases are expanded, so what they may grow to is bounded too.
-pub(super) fn documents(text: &str, bounds: Bounds) -> Result<Vec<Node>> {
+pub(crate) fn documents(text: &str, bounds: Bounds) -> Result<Vec<Node>> {
     bounded(text, bounds)?;
     let budget = Budget { left: Cell::new(4 * MAX_TEXT), why: Cell::new(None) };
     let mut documents = Vec::new();

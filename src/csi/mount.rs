@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::class::{self, Parsed, Wanted};
+use crate::class::{self, MountSpec, Parsed, Wanted};
 use crate::cloud::CloudSource;
 use crate::delivery::response::{self, respond};
 use crate::error::{Code, Error, Result, printable};
 use crate::fetch::{Access, Fetch};
+use crate::policy::PolicyFile;
 use crate::secret::Secret;
 use crate::vault::VaultRef;
 
@@ -70,12 +71,20 @@ pub struct Mounter {
     fetch: Fetch,
     clouds: CloudSource,
     options: response::Options,
+    policy: Option<Arc<PolicyFile>>,
 }
 
 impl Mounter {
     /// A mounter over `fetch`, with the clouds and bounds of the process.
     pub fn new(fetch: Fetch, clouds: CloudSource, options: response::Options) -> Self {
-        Self { fetch, clouds, options }
+        Self { fetch, clouds, options, policy: None }
+    }
+
+    /// The same, for pods that ask for what the policy allows.
+    #[must_use]
+    pub fn with_policy(mut self, policy: PolicyFile) -> Self {
+        self.policy = Some(Arc::new(policy));
+        self
     }
 
     pub(super) async fn mount(
@@ -103,6 +112,7 @@ impl Mounter {
             .as_ref()
             .map_or_else(String::new, |pod| format!("{}/{}", pod.namespace, pod.name));
         spec.notices.iter().for_each(|notice| tracing::warn!(pod, notice, "class"));
+        let options = self.permitted(&spec).await?;
         let Wanted::Objects(objects) = spec.wanted else {
             return Err(Error::new(Code::Internal, "a Mount cannot ask for a listing"));
         };
@@ -114,14 +124,28 @@ impl Mounter {
             let proof = origin.prove(first.kind, deadline).await;
             proof.map_err(|error| error.context(first.error_prefix()))?;
         }
-        let delivered = respond(origin, objects, self.options, deadline).await?;
+        let delivered = respond(origin, objects, options, deadline).await?;
         let response = answer(delivered);
         // With its ids and framing: the driver's limit is on the message, and what its client says
         // then is a code that kubelet holds for not final.
-        match response.encoded_len() > self.options.max_bytes {
-            true => Err(response::too_large(self.options.max_bytes)),
+        match response.encoded_len() > options.max_bytes {
+            true => Err(response::too_large(options.max_bytes)),
             false => Ok(response),
         }
+    }
+
+    /// The bounds that the operator's policy leaves, or its refusal.
+    async fn permitted(&self, spec: &MountSpec) -> Result<response::Options> {
+        let mut options = self.options;
+        if let Some(policy) = self.policy.clone() {
+            // A changed file is read and parsed: not on a thread that serves requests.
+            let current = tokio::task::spawn_blocking(move || policy.current()).await;
+            let policy = current.map_err(|_| Error::new(Code::Internal, "the policy is lost"))?;
+            let granted = policy.check(spec)?;
+            let ceiling = granted.max_response_bytes.unwrap_or(usize::MAX);
+            options.max_bytes = options.max_bytes.min(ceiling);
+        }
+        Ok(options)
     }
 }
 

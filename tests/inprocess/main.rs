@@ -15,6 +15,7 @@ mod malformed;
 mod metrics;
 mod modes;
 mod mount;
+mod policy;
 mod sdk;
 mod seeds;
 mod tokens;
