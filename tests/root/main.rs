@@ -8,6 +8,7 @@ mod canary;
 #[macro_use]
 mod support;
 
+mod airgap;
 mod azure;
 mod binary;
 mod demo;
