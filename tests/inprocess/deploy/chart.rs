@@ -210,6 +210,9 @@ fn the_provider_takes_every_argument_list() {
         let args = parsed(&daemonset(&golden("everything"), os));
         assert!(!args.construct_pem_chain && args.write_cert_and_key_in_separate_files);
         assert!(args.log_format_json && args.v == 5 && args.healthz_path == "/alive");
+        assert!(args.policy.is_none());
+        let policy = parsed(&daemonset(&golden("policy"), os)).policy.unwrap();
+        assert!(policy.to_str().unwrap().ends_with("policy.yaml"), "{os}");
     }
 }
 
