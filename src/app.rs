@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -125,20 +125,24 @@ impl CsiServer {
         tracing::info!("terminating: no new mounts, running ones finish");
         // The socket file stays: a successor may have renamed its own over it already.
         self.calls.close();
-        let calls = async {
-            if tokio::time::timeout(DRAIN, self.calls.wait()).await.is_err() {
+        let end = Instant::now() + DRAIN;
+        loop {
+            tokio::select! {
+                result = &mut self.task => return outcome(result),
+                _ = tokio::time::timeout_at(end.into(), self.calls.wait()) => {}
+            }
+            let late = Instant::now() >= end;
+            if late {
                 self.cut.cancel();
             }
-        };
-        tokio::select! {
-            result = &mut self.task => return outcome(result),
-            () = calls => {}
-        }
-        match tokio::time::timeout(GOODBYE, &mut self.task).await {
-            Ok(result) => outcome(result),
-            Err(_) => {
-                self.task.abort();
-                Ok(())
+            match tokio::time::timeout(GOODBYE, &mut self.task).await {
+                Ok(result) => return outcome(result),
+                // A call that came just before the peer knew.
+                Err(_) if !late && !self.calls.is_empty() => {}
+                Err(_) => {
+                    self.task.abort();
+                    return Ok(());
+                }
             }
         }
     }

@@ -30,7 +30,7 @@ pub struct ProviderArgs {
     /// Log verbosity, 0 to 5
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, env = "AKVFS_V")]
     pub v: i32,
-    /// Port of the liveness probe
+    /// Port of the liveness probe; 0: any free one
     #[arg(long, value_name = "PORT", default_value_t = 8989, env = "AKVFS_HEALTHZ_PORT")]
     pub healthz_port: u16,
     /// Address of the liveness probe; every interface when not given
@@ -42,7 +42,7 @@ pub struct ProviderArgs {
     /// Limit of one probe, such as 5s
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, env = "AKVFS_HEALTHZ_TIMEOUT")]
     pub healthz_timeout: Duration,
-    /// Port of /metrics
+    /// Port of /metrics; 0: any free one
     #[arg(long, value_name = "PORT", default_value_t = 8898, env = "AKVFS_PROMETHEUS_PORT")]
     pub prometheus_port: u16,
     /// Address of /metrics; every interface when not given

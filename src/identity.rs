@@ -150,9 +150,12 @@ impl Identities {
             }
             *state = State::default();
             let ask = || self.request(&claim, cloud, scope, deadline);
-            // The metadata service has rules of its own.
+            // The metadata service has rules of its own, NMI is asked once (kubelet retries), and a
+            // login does not get better by asking again.
             let outcome = match claim {
-                Resolved::Managed { .. } => ask().await,
+                Resolved::Managed { .. } | Resolved::Pod(_) | Resolved::AzureCli { .. } => {
+                    ask().await
+                }
                 _ => self.0.http.retry().run(deadline, ask).await,
             };
             metrics::token_request(claim.mode().as_str(), &outcome);

@@ -18,20 +18,18 @@ pub(crate) fn stop_token() -> std::io::Result<CancellationToken> {
     Ok(token)
 }
 
-/// Has SIGUSR1 make the log louder and SIGUSR2 quieter. There are no such signals on Windows.
+/// Calls `adjust` with true on each SIGUSR1 and with false on each SIGUSR2. Windows has no such signals.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
-pub(crate) fn adjust_verbosity_by_signals() -> std::io::Result<()> {
-    imp::on_adjust()
+pub(crate) fn on_user_signals(adjust: fn(bool)) -> std::io::Result<()> {
+    imp::on_user_signals(adjust)
 }
 
 #[cfg(unix)]
 mod imp {
     use tokio::signal::unix::{SignalKind, signal};
     use tokio_util::sync::CancellationToken;
-
-    use crate::telemetry;
 
     pub(super) fn harden() {
         use rustix::process::{Resource, Rlimit, setrlimit};
@@ -55,16 +53,16 @@ mod imp {
         Ok(())
     }
 
-    pub(super) fn on_adjust() -> std::io::Result<()> {
-        let mut louder = signal(SignalKind::user_defined1())?;
-        let mut quieter = signal(SignalKind::user_defined2())?;
+    pub(super) fn on_user_signals(adjust: fn(bool)) -> std::io::Result<()> {
+        let mut first = signal(SignalKind::user_defined1())?;
+        let mut second = signal(SignalKind::user_defined2())?;
         tokio::spawn(async move {
             loop {
-                let louder = tokio::select! {
-                    _ = louder.recv() => true,
-                    _ = quieter.recv() => false,
+                let up = tokio::select! {
+                    _ = first.recv() => true,
+                    _ = second.recv() => false,
                 };
-                telemetry::adjust(louder);
+                adjust(up);
             }
         });
         Ok(())
@@ -78,7 +76,7 @@ mod imp {
 
     pub(super) fn harden() {}
 
-    pub(super) fn on_adjust() -> std::io::Result<()> {
+    pub(super) fn on_user_signals(_: fn(bool)) -> std::io::Result<()> {
         Ok(())
     }
 

@@ -83,3 +83,39 @@ async fn check(socket: PathBuf) -> std::result::Result<(), String> {
         _ => Err("the provider is not serving".to_owned()),
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// U70, its first half: the second needs a provider.
+    #[tokio::test]
+    async fn without_a_provider_behind_the_socket_the_answer_is_503() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            place: Place { address: Some("127.0.0.1".parse().unwrap()), port: 0 },
+            path: "/healthz".to_owned(),
+            timeout: Duration::from_secs(5),
+            socket: dir.path().join("azure.sock"),
+            draining: CancellationToken::new(),
+        };
+        let stop = CancellationToken::new();
+        let port = serve(options.clone(), stop.clone()).await.unwrap();
+        for path in ["/healthz", "/readyz"] {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 503"), "{path}: {answer}");
+            assert!(answer.contains("nobody answers on the socket"), "{path}: {answer}");
+        }
+        let taken = Place { port, ..options.place };
+        let error = serve(Options { place: taken, ..options }, stop.clone()).await.unwrap_err();
+        assert!(error.message().starts_with("healthz cannot listen on port"), "{error}");
+        stop.cancel();
+    }
+}

@@ -143,7 +143,7 @@ fn exactly(mut document: Value, facts: &[Fact]) {
 
 #[test]
 fn the_manifests_have_the_facts_of_the_go_providers_and_nothing_else() {
-    for (file, os) in [("linux.yaml", "linux"), ("windows/windows.yaml", "windows")] {
+    for (file, os) in [("linux.yaml", "linux"), ("../windows/windows.yaml", "windows")] {
         let documents = documents(file);
         assert_eq!(documents.len(), 2, "{file}");
         let account =
@@ -163,7 +163,7 @@ fn parsed(set: &Value) -> ProviderArgs {
 
 #[test]
 fn the_provider_takes_the_argument_lists() {
-    for file in ["linux.yaml", "windows/windows.yaml"] {
+    for file in ["linux.yaml", "../windows/windows.yaml"] {
         for set in of_kind(&documents(file), "DaemonSet") {
             let args = parsed(&set);
             assert_eq!(args.healthz_port, 8989);
