@@ -266,6 +266,19 @@ impl Emulator {
         self.state.issuer.token(token)
     }
 
+    /// An access token for the vaults, as a login of this client got it some way or other.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn access_token(&self, client: &str) -> Result<Secret> {
+        let client = client.to_ascii_lowercase();
+        let epoch = lock(&self.state.identities).get(&client).map_or(0, |found| found.epoch);
+        let lifetime = *lock(&self.state.token_lifetime);
+        let resource = self.state.addresses.resource();
+        let (token, _) = self.state.signer.mint(&client, epoch, &resource, lifetime)?;
+        Ok(Secret::from_string(token))
+    }
+
     /// `http://ADDRESS` of the admin endpoint.
     pub fn admin_url(&self) -> String {
         format!("http://{}", self.admin)

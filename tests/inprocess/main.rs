@@ -8,6 +8,7 @@ mod codes;
 mod deploy;
 mod history;
 mod identities;
+mod isolation;
 #[cfg(target_os = "linux")]
 mod logs;
 mod malformed;

@@ -60,7 +60,7 @@ impl Azure {
     }
 
     /// akvfs as a node would run it: only the CA is ours.
-    fn akvfs(&self, args: &[&str]) -> Command {
+    pub fn akvfs(&self, args: &[&str]) -> Command {
         let mut command = Command::new(AKVFS);
         command.args(args).env("SSL_CERT_FILE", self.path("ca.pem"));
         command
@@ -218,7 +218,7 @@ fn manifest(parameters: &[(&str, &str)]) -> String {
     text
 }
 
-fn secret_file(path: &Path, value: &[u8]) {
+pub fn secret_file(path: &Path, value: &[u8]) {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = std::fs::OpenOptions::new();
     let file = options.create(true).truncate(true).write(true).mode(0o600).open(path);
@@ -330,7 +330,7 @@ network_test! {
         let unknown = said(&["get", "https://no-such-vault.vault.azure.net", "x"]);
         assert!(unknown.contains("the name cannot be resolved"), "{unknown}");
         run("ip", &["address", "del", "169.254.169.254/32", "dev", "lo"]);
-        let managed = said(&["get", url, "secret1"]);
+        let managed = said(&["get", "--identity", "managed", url, "secret1"]);
         assert!(managed.contains("managed identity needs an Azure machine"), "{managed}");
         std::fs::create_dir(azure.path("secrets")).unwrap();
         secret_file(&azure.path("secrets/clientid"), b"id");

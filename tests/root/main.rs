@@ -16,3 +16,4 @@ mod ends;
 mod history;
 mod programs;
 mod tree;
+mod who;
