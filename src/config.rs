@@ -66,10 +66,10 @@ pub struct ProviderArgs {
     )]
     pub cloud_env_dir: PathBuf,
     /// Token proxy of AKS identity binding, if not the cluster's API server
-    #[arg(long, value_name = "URL", default_value = "", env = "AKVFS_TOKEN_PROXY_URL")]
+    #[arg(long, value_name = "URL", default_value = "")]
     pub token_proxy_url: String,
     /// TLS name of the token proxy, if not derived from the API server's certificate
-    #[arg(long, value_name = "NAME", default_value = "", env = "AKVFS_SNI_NAME")]
+    #[arg(long, value_name = "NAME", default_value = "")]
     pub sni_name: String,
     /// Text added to the User-Agent of requests to vaults and Entra
     #[arg(long, value_name = "TEXT", default_value = "", env = "AKVFS_CUSTOM_USER_AGENT")]

@@ -9,8 +9,8 @@ use std::time::Instant;
 use clap::Args as ClapArgs;
 
 use crate::class::{
-    self, Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Parsed, Tenant,
-    VaultName, Version, Wanted,
+    self, Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Parsed, VaultName,
+    Version, Wanted,
 };
 use crate::cloud::{Cloud, CloudSource, Endpoints};
 use crate::error::{Code, Error, Result};
@@ -169,7 +169,7 @@ impl SourceArgs {
         };
         let (client_id, client_secret) = emulator.service_principal();
         let claim = class::Claim::ServicePrincipal {
-            tenant: Tenant::parse(emulator.tenant())?,
+            tenant: class::Tenant::parse(emulator.tenant())?,
             client_id: client_id.to_owned(),
             client_secret,
         };

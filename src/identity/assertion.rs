@@ -48,7 +48,6 @@ pub(super) fn expiry(assertion: &Secret) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::file;
 
     fn token(payload: &str) -> Secret {
         Secret::from_string(format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(payload)))
@@ -68,6 +67,7 @@ mod tests {
     #[cfg(unix)]
     #[tokio::test]
     async fn a_token_file_is_trimmed_bounded_and_private() {
+        use crate::secret::file;
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");

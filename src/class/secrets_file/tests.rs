@@ -85,6 +85,21 @@ mod files {
     }
 
     #[test]
+    fn a_directory_may_have_a_certificate_instead_of_a_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("clientid"), "app\n", 0o600);
+        // Binary: the line end is part of it.
+        write(&dir.path().join("clientcertificate"), "der\n", 0o600);
+        let secrets = read(dir.path()).unwrap();
+        assert_eq!(secrets.get("clientcertificate").unwrap().expose(), b"der\n");
+        assert!(secrets.get("clientsecret").is_none());
+        write(&dir.path().join("clientsecret"), "word", 0o600);
+        let secrets = read(dir.path()).unwrap();
+        assert_eq!(both(&secrets), ("app".to_owned(), "word".to_owned()));
+        assert!(secrets.get("clientcertificate").is_none());
+    }
+
+    #[test]
     fn files_that_others_may_use_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("secret.yaml");

@@ -211,3 +211,24 @@ fn user_assigned_identities_are_guids() {
     ];
     assert!(matches!(accepted(&changes, "null").identity, Claim::Pod(_)));
 }
+
+#[test]
+fn a_certificate_counts_where_there_is_no_secret_and_is_noticed_where_there_is() {
+    let changes = [("useVMManagedIdentity", None)];
+    let spec = accepted(&changes, r#"{"clientid":"i","CLIENTCERTIFICATE":"c","clientsecret":""}"#);
+    let Claim::Certificate { client_id, certificate, .. } = spec.identity else { panic!() };
+    assert_eq!((client_id.as_str(), certificate.expose()), ("i", b"c".as_slice()));
+    assert!(spec.notices.is_empty());
+    let spec = accepted(&changes, r#"{"clientid":"i","clientcertificate":"c","clientsecret":"s"}"#);
+    assert!(matches!(spec.identity, Claim::ServicePrincipal { .. }));
+    assert!(spec.notices.iter().any(|notice| notice.contains("no effect beside clientsecret")));
+}
+
+/// The commonest cause of a missing Secret under rotation: the driver does not watch it.
+#[test]
+fn a_missing_secret_names_the_label_that_the_driver_watches() {
+    let error = refused(&[("useVMManagedIdentity", None)], "null");
+    assert!(error.message().ends_with("nodePublishSecretRef secret is not set"), "{error}");
+    let label = "secrets-store.csi.k8s.io/used=true";
+    assert!(error.likely_fix().unwrap().contains(label), "{error}");
+}

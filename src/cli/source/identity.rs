@@ -72,24 +72,26 @@ impl SourceArgs {
                 None => Err(Error::new(Code::IdentityUnavailable, "there is no az in PATH")
                     .fix("install the Azure CLI, or choose another --identity")),
             },
-            Identity::Environment => Environment::read().claim(),
+            Identity::Environment => Environment::read().claim(notices),
         }
     }
 
     /// The first identity that is likely to work, and which one that is.
     async fn choose(&self, fetch: &Fetch, notices: &mut Vec<String>) -> Result<Claim> {
-        let mut chosen = |what: &str| notices.push(format!("--identity auto is {what}"));
+        let chosen = |what: &str| format!("--identity auto is {what}");
         let environment = Environment::read();
         if environment.is_complete() {
-            chosen("environment: AZURE_TENANT_ID, AZURE_CLIENT_ID and a credential are set");
-            return environment.claim();
+            notices.push(chosen(
+                "environment: AZURE_TENANT_ID, AZURE_CLIENT_ID and a credential are set",
+            ));
+            return environment.claim(notices);
         }
         if fetch.identities().machine_answers().await {
-            chosen("managed: this machine has a token service");
+            notices.push(chosen("managed: this machine has a token service"));
             return self.managed();
         }
         if let Some(program) = find_az() {
-            chosen(&format!("azure-cli: {}", program.display()));
+            notices.push(chosen(&format!("azure-cli: {}", program.display())));
             return Ok(Claim::AzureCli { tenant: self.tenant()?, program });
         }
         Err(Error::new(

@@ -21,6 +21,7 @@ pub(super) struct Environment {
     certificate: Option<PathBuf>,
     password: bool,
     token_file: Option<PathBuf>,
+    authority: bool,
 }
 
 impl Environment {
@@ -37,6 +38,7 @@ impl Environment {
             certificate: var("AZURE_CLIENT_CERTIFICATE_PATH").map(PathBuf::from),
             password: var("AZURE_CLIENT_CERTIFICATE_PASSWORD").is_some(),
             token_file: var("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from),
+            authority: var("AZURE_AUTHORITY_HOST").is_some(),
         }
     }
 
@@ -51,7 +53,12 @@ impl Environment {
     ///
     /// # Errors
     /// ClassInvalid when a variable is missing or cannot be used; it is named, its value is not.
-    pub(super) fn claim(self) -> Result<Claim> {
+    pub(super) fn claim(self, notices: &mut Vec<String>) -> Result<Claim> {
+        if self.authority {
+            notices.push(
+                "AZURE_AUTHORITY_HOST has no effect: the vault's cloud says whom to ask".to_owned(),
+            );
+        }
         let missing = |name: &str| {
             Error::class(format!("--identity environment needs {name}")).fix(
                 "set AZURE_TENANT_ID, AZURE_CLIENT_ID and one of AZURE_CLIENT_SECRET, \
@@ -98,7 +105,7 @@ mod tests {
         let who = [("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c")];
         let secret = ("AZURE_CLIENT_SECRET", "s");
         let token = ("AZURE_FEDERATED_TOKEN_FILE", "/token");
-        let claim = |more: &[(&str, &str)]| with(&[&who[..], more].concat()).claim();
+        let claim = |more: &[(&str, &str)]| with(&[&who[..], more].concat()).claim(&mut Vec::new());
         assert!(matches!(claim(&[secret, token]).unwrap(), Claim::ServicePrincipal { .. }));
         assert!(matches!(
             claim(&[("AZURE_CLIENT_SECRET", ""), token]).unwrap(),
@@ -106,6 +113,9 @@ mod tests {
                 if path == Path::new("/token")
         ));
         assert!(with(&[who[0], who[1], secret]).is_complete());
+        let mut notices = Vec::new();
+        with(&[who[0], who[1], secret, ("AZURE_AUTHORITY_HOST", "x")]).claim(&mut notices).unwrap();
+        assert!(notices[0].starts_with("AZURE_AUTHORITY_HOST has no effect"), "{notices:?}");
         for (incomplete, name) in [
             (&[][..], "AZURE_TENANT_ID"),
             (&[who[0], secret], "AZURE_CLIENT_ID"),
@@ -113,7 +123,7 @@ mod tests {
             (&who, "a credential"),
         ] {
             assert!(!with(incomplete).is_complete());
-            let error = with(incomplete).claim().unwrap_err();
+            let error = with(incomplete).claim(&mut Vec::new()).unwrap_err();
             assert!(error.message().ends_with(&format!("needs {name}")), "{error}");
         }
     }
@@ -136,12 +146,12 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             let mode = |mode| std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(&path, mode(0o644)).unwrap();
-            let error = set("").claim().unwrap_err();
+            let error = set("").claim(&mut Vec::new()).unwrap_err();
             assert!(error.message().starts_with("AZURE_CLIENT_CERTIFICATE_PATH: "), "{error}");
             std::fs::set_permissions(&path, mode(0o600)).unwrap();
         }
-        assert!(matches!(set("").claim().unwrap(), Claim::Certificate { .. }));
-        let error = set("canary").claim().unwrap_err().to_string();
+        assert!(matches!(set("").claim(&mut Vec::new()).unwrap(), Claim::Certificate { .. }));
+        let error = set("canary").claim(&mut Vec::new()).unwrap_err().to_string();
         assert!(
             error.contains("PASSWORD is not supported") && !error.contains("canary"),
             "{error}"
