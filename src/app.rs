@@ -36,11 +36,6 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// # Errors
 /// Wrong flags, or an address that cannot be bound; nothing was served then.
 pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()> {
-    if args.write_cert_and_key_in_separate_files {
-        return Err(Error::class(
-            "--write-cert-and-key-in-separate-files is not supported by this version",
-        ));
-    }
     for flag in args.without_effect() {
         tracing::warn!(flag, "this flag is accepted and has no effect");
     }
@@ -58,7 +53,10 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
     let http = http::Options { user_agent, ..http::Options::default() };
     let fetch = Fetch::new(Http::with(endpoints, http))?;
     let options = response::Options {
-        render: render::Options { construct_pem_chain: args.construct_pem_chain },
+        render: render::Options {
+            construct_pem_chain: args.construct_pem_chain,
+            separate_files: args.write_cert_and_key_in_separate_files,
+        },
         max_bytes: args.max_response_bytes,
     };
     let mut mounter = Mounter::new(fetch, clouds, options);

@@ -26,6 +26,7 @@ use crate::secret::Secret;
 
 pub(crate) use loose::json_error;
 pub use names::{ObjectName, Tenant, VaultName, Version};
+pub(crate) use objects::refuse_meetings;
 pub use paths::FilePath;
 pub use request::Request;
 

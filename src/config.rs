@@ -84,8 +84,8 @@ pub struct ProviderArgs {
     /// Print the version instead of serving.
     #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool)]
     pub(crate) version: bool,
-    /// Accepted from the Go provider's argument list; refused when set, until it works.
-    #[arg(long, hide = true, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool)]
+    /// Write NAME.crt and NAME.key beside the secret of a certificate
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = go_bool, env = "AKVFS_WRITE_CERT_AND_KEY_IN_SEPARATE_FILES")]
     pub write_cert_and_key_in_separate_files: bool,
     /// Prometheus, the only one there is.
     #[arg(long, hide = true, default_value = "Prometheus", value_parser = metrics_backend)]

@@ -32,6 +32,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub use history::expand;
 pub use nodes::{Attr, Kind, NodeId, NotServed, PLACEHOLDER};
+pub(crate) use object::refuse_meetings;
 pub use object::{Obtained, obtain};
 pub use plan::{Layout, Plan};
 pub use refresh::{Announcement, Refreshed};
@@ -42,6 +43,7 @@ use crate::class::{ObjectSpec, Version};
 use crate::error::{Code, Error, Result};
 use crate::fetch::Origin;
 use crate::render;
+use crate::secret::Secret;
 use generation::Generations;
 use plan::PlannedObject;
 use slot::{Budget, Content};
@@ -189,17 +191,22 @@ impl View {
     /// Sorts the rendered files to their nodes, within the budget.
     fn contained(&self, planned: &PlannedObject, obtained: Obtained) -> Result<Content> {
         let Obtained { version, files: mut views } = obtained;
-        let mut files = Vec::with_capacity(planned.nodes.len());
+        let mut files = vec![None; planned.files];
         for node in &planned.nodes {
             let path = self.plan.tree.path(*node);
-            let at = views.iter().position(|view| view.path.as_str() == path);
-            let view = at.map(|at| views.swap_remove(at)).ok_or_else(|| {
-                Error::new(Code::BadContent, format!("the object has no file {path}"))
-                    .context(planned.spec.error_prefix())
-            })?;
-            files.push(view.contents);
+            let Some(at) = views.iter().position(|view| view.path.as_str() == path) else {
+                continue;
+            };
+            if let Some(file) = self.plan.tree.file(*node).and_then(|file| files.get_mut(file)) {
+                *file = Some(views.swap_remove(at).contents);
+            }
         }
-        let bytes = files.iter().map(|file| file.len()).sum();
+        if let Some(view) = views.first() {
+            let what = format!("{} stands where another object has a file or folder", view.path);
+            let error = Error::class(what).fix(render::SEPARATE_FIX);
+            return Err(error.context(planned.spec.error_prefix()));
+        }
+        let bytes = files.iter().flatten().map(Secret::len).sum();
         let reserved = self.budget.reserve(bytes).or_else(|_| {
             // Replaced generations are a courtesy; readers of the current one come first.
             self.generations_mut(Generations::forget_all_old);

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use super::ObjectSpec;
 use super::paths::Rules;
 use super::yaml::Bounds;
+pub(crate) use collisions::refuse_meetings;
 use entry::{EntrySeed, RawObject};
 use outer::{Item, Outer, OuterSeed};
 

@@ -28,7 +28,7 @@ impl Rules {
     pub(super) fn identity(self, path: &str) -> String {
         match self {
             Rules::Unix => path.to_owned(),
-            Rules::Windows => path.to_lowercase(),
+            Rules::Windows => path.to_lowercase().replace('\\', "/"),
         }
     }
 }
@@ -66,9 +66,7 @@ impl FilePath {
         if text.contains("..") {
             return Err(Error::class("file name must not contain '..'"));
         }
-        if text.len() > MAX_PATH {
-            return Err(Error::class("file name must not be longer than 4096 bytes"));
-        }
+        is_short_enough(text)?;
         if text.chars().any(char::is_control) {
             return Err(Error::class("file name must not contain control characters"));
         }
@@ -97,6 +95,25 @@ impl FilePath {
     }
 }
 
+impl FilePath {
+    /// The file beside this one whose name has more at its end.
+    ///
+    /// # Errors
+    /// ClassInvalid when that is too long for a file name.
+    pub(crate) fn with(&self, suffix: &str) -> Result<Self> {
+        let text = format!("{}{suffix}", self.text);
+        is_short_enough(&text)?;
+        let separators: &[char] = if self.rules == Rules::Windows { &['/', '\\'] } else { &['/'] };
+        text.rsplit(separators).next().map_or(Ok(()), component_is_clean)?;
+        Ok(Self { text, rules: self.rules })
+    }
+
+    /// What two paths must differ in to be two files; folders end in `/`.
+    pub(crate) fn identity(&self) -> String {
+        self.rules.identity(&self.text)
+    }
+}
+
 impl std::fmt::Display for FilePath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)
@@ -110,6 +127,13 @@ pub(super) fn joined(text: &str) -> String {
     let parts: Vec<_> =
         text.split('/').filter(|component| !component.is_empty() && *component != ".").collect();
     format!("{rooted}{}", parts.join("/"))
+}
+
+fn is_short_enough(text: &str) -> Result<()> {
+    if text.len() > MAX_PATH {
+        return Err(Error::class("file name must not be longer than 4096 bytes"));
+    }
+    Ok(())
 }
 
 fn component_is_clean(component: &str) -> Result<()> {

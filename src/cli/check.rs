@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, value_parser};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
-use crate::class::{ObjectSpec, Wanted};
+use crate::class::{FilePath, ObjectSpec, Wanted};
 use crate::error::{Code, Error, Result};
 use crate::view::{self, Obtained};
 
@@ -48,12 +48,13 @@ pub(super) async fn run(args: Args) -> Result<()> {
         Wanted::Objects(objects) => objects.clone(),
         Wanted::Listing(_) => opened.listing(deadline).await?,
     };
-    let rows: Vec<Vec<Row>> = stream::iter(&objects)
+    let checked: Vec<Vec<Checked>> = stream::iter(&objects)
         .map(|object| check(&opened, object, deadline))
         .buffered(IN_FLIGHT)
         .collect()
         .await;
-    let rows: Vec<Row> = rows.into_iter().flatten().collect();
+    let checked: Vec<Checked> = checked.into_iter().flatten().collect();
+    let rows: Vec<Row> = checked.iter().flat_map(Checked::rows).collect();
     if args.json {
         let text = serde_json::to_string_pretty(&rows)
             .map_err(|_| Error::new(Code::Internal, "the report cannot be written as JSON"))?;
@@ -65,52 +66,81 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if failed > 0 {
         return Err(Error::new(
             Code::Local,
-            format!("{failed} of {} objects cannot be read", rows.len()),
+            format!("{failed} of {} objects cannot be read", checked.len()),
         ));
     }
-    Ok(())
+    let files = checked.iter().filter_map(|one| Some((&one.object, one.shown.as_ref().ok()?)));
+    view::refuse_meetings(
+        files.flat_map(|(object, shown)| shown.files.iter().map(move |path| (object, path))),
+    )
 }
 
-/// A row for every version of the object that would be mounted.
-async fn check(opened: &Opened, object: &ObjectSpec, deadline: Instant) -> Vec<Row> {
+/// One version of an object.
+struct Checked {
+    object: ObjectSpec,
+    shown: Result<Shown>,
+}
+
+/// What would be shown of it: everything but the value.
+struct Shown {
+    version: String,
+    expires: Option<i64>,
+    files: Vec<FilePath>,
+}
+
+impl From<Obtained> for Shown {
+    fn from(obtained: Obtained) -> Self {
+        let Obtained { version, files } = obtained;
+        Self {
+            version: version.version.clone(),
+            expires: version.expires,
+            files: files.into_iter().map(|file| file.path).collect(),
+        }
+    }
+}
+
+/// Every version of the object that would be mounted.
+async fn check(opened: &Opened, object: &ObjectSpec, deadline: Instant) -> Vec<Checked> {
     let origin = opened.origin.as_ref();
     let versions = match view::expand(origin, object, deadline).await {
         Ok(versions) => versions,
-        Err(error) => return vec![Row::new(object, Err(error))],
+        Err(error) => return vec![Checked { object: object.clone(), shown: Err(error) }],
     };
-    let mut rows = Vec::with_capacity(versions.len());
-    for version in versions {
+    let mut checked = Vec::with_capacity(versions.len());
+    for object in versions {
         // A value that cannot become its file would fail the mount, so it fails the check.
-        let obtained = view::obtain(origin, &version, opened.render, deadline).await;
-        rows.push(Row::new(&version, obtained));
+        let obtained = view::obtain(origin, &object, opened.render, deadline).await;
+        checked.push(Checked { object, shown: obtained.map(Shown::from) });
     }
-    rows
+    checked
 }
 
-impl Row {
-    fn new(object: &ObjectSpec, obtained: Result<Obtained>) -> Self {
-        let mut row = Row {
-            file: object.path.as_str().to_owned(),
-            object: object.id(),
-            version: object.version.as_str().to_owned(),
+impl Checked {
+    /// A row for every file.
+    fn rows(&self) -> Vec<Row> {
+        let row = |file: &FilePath| Row {
+            file: file.as_str().to_owned(),
+            object: self.object.id(),
+            version: self.object.version.as_str().to_owned(),
             expires: None,
             result: "ok",
             error: None,
         };
-        match obtained {
-            Ok(Obtained { version, .. }) => {
-                row.version = version.version.clone();
-                row.expires = version
-                    .expires
-                    .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
-                    .map(|at| at.to_string());
+        match &self.shown {
+            Ok(Shown { version, expires, files }) => {
+                let expires = expires.and_then(|at| jiff::Timestamp::from_second(at).ok());
+                let rows = files.iter().map(|file| Row {
+                    version: version.clone(),
+                    expires: expires.map(|at| at.to_string()),
+                    ..row(file)
+                });
+                rows.collect()
             }
             Err(error) => {
-                row.result = error.code().as_str();
-                row.error = Some(error.to_string());
+                let (result, error) = (error.code().as_str(), Some(error.to_string()));
+                vec![Row { result, error, ..row(&self.object.path) }]
             }
         }
-        row
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Args as ClapArgs, value_parser};
 
 use crate::error::{Code, Error, Result};
-use crate::render::FileView;
+use crate::render::{self, FileView};
 use crate::view;
 
 use super::source::{Opened, SourceArgs};
@@ -51,9 +51,13 @@ async fn fetch(opened: &Opened, name: &str, deadline: Instant) -> Result<FileVie
             .context(object.error_prefix())
     })?;
     let files = view::obtain(opened.origin.as_ref(), &object, opened.render, deadline).await?.files;
-    let exact = files.iter().position(|file| file.path.as_str() == name);
-    files
-        .into_iter()
-        .nth(exact.unwrap_or(0))
-        .ok_or_else(|| Error::new(Code::Internal, "the object has no file"))
+    // A name of the object means its own file; a name of a file only that.
+    let possible = render::paths(&object, opened.render);
+    let is_file = possible.iter().any(|path| path.as_str() == name);
+    let path = if is_file { name } else { object.path.as_str() };
+    files.into_iter().find(|file| file.path.as_str() == path).ok_or_else(|| {
+        Error::new(Code::NotFound, "the object has no such file")
+            .context(object.error_prefix())
+            .fix("only PEM certificates have certificate and key in files of their own")
+    })
 }

@@ -115,7 +115,13 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
 async fn view(opened: &Opened) -> Result<Arc<View>> {
     let deadline = Instant::now() + LIST_LIMIT;
     let plan = match &opened.wanted {
-        Wanted::Objects(objects) => Plan::new(objects.clone(), Layout::Atomic)?,
+        Wanted::Objects(objects) => Plan::rendered(objects.clone(), Layout::Atomic, opened.render)?,
+        Wanted::Listing(_) if opened.render.separate_files => {
+            return Err(Error::class(
+                "--write-cert-and-key-in-separate-files needs a class: every secret that it names is \
+                 fetched before the mount",
+            ));
+        }
         Wanted::Listing(_) => {
             let objects = opened
                 .listing(deadline)
@@ -126,7 +132,9 @@ async fn view(opened: &Opened) -> Result<Arc<View>> {
     };
     let view = View::new(plan, opened.origin.clone(), opened.render, Limits::default());
     view.resolve(deadline).await.map_err(|error| {
-        error.context("the vault must tell the names of an objectVersionHistory before the mount")
+        let names = "before the mount, the vault must tell the names of an objectVersionHistory, or of \
+                     certificates and keys in separate files";
+        error.context(names)
     })?;
     Ok(view)
 }

@@ -58,6 +58,9 @@ pub(crate) struct SourceArgs {
         env = "AKVFS_CLOUD_ENV_DIR"
     )]
     cloud_env_dir: PathBuf,
+    /// Beside the secret of a certificate, NAME.crt and NAME.key
+    #[arg(long, env = "AKVFS_WRITE_CERT_AND_KEY_IN_SEPARATE_FILES")]
+    write_cert_and_key_in_separate_files: bool,
 }
 
 /// An opened source. Dropping it stops an embedded emulator.
@@ -86,6 +89,13 @@ impl SourceArgs {
                 Err(Error::class("a vault is only asked over https"))
             }
             source => self.open_manifest(source),
+        }
+    }
+
+    fn render(&self) -> render::Options {
+        render::Options {
+            separate_files: self.write_cert_and_key_in_separate_files,
+            ..render::Options::default()
         }
     }
 
@@ -129,7 +139,7 @@ impl SourceArgs {
         Ok(Opened {
             origin: Arc::new(Access::new(Fetch::new(Http::new(endpoints))?, spec.identity, vault)),
             wanted: spec.wanted,
-            render: render::Options::default(),
+            render: self.render(),
             description,
             notices,
             #[cfg(feature = "emulator")]
@@ -147,7 +157,7 @@ impl SourceArgs {
             description: format!("vault {}, {}", vault.url(), describe(&claim)),
             origin: Arc::new(Access::new(fetch, claim, vault)),
             wanted,
-            render: render::Options::default(),
+            render: self.render(),
             notices,
             #[cfg(feature = "emulator")]
             _emulator: None,
@@ -177,7 +187,7 @@ impl SourceArgs {
             description: format!("embedded vault {}, {}", vault.url(), describe(&claim)),
             origin: Arc::new(Access::new(Fetch::new(Http::new(endpoints))?, claim, vault)),
             wanted: Wanted::Listing(KINDS.to_vec()),
-            render: render::Options::default(),
+            render: self.render(),
             notices: Vec::new(),
             _emulator: Some(emulator),
         })
@@ -201,7 +211,7 @@ impl Opened {
                 .iter()
                 .find(|object| object.path.as_str() == name)
                 .map(|object| (object, 0))
-                .or_else(|| objects.iter().find_map(|o| Some((o, place_in_history(o, name)?))))
+                .or_else(|| objects.iter().find_map(|o| Some((o, self.place(o, name)?))))
                 .or_else(|| Some((objects.iter().find(|object| object.name.as_str() == name)?, 0)))
                 .map(|(object, place)| (object.clone(), place))
                 .ok_or_else(|| {
@@ -219,6 +229,18 @@ impl Opened {
         }
     }
 
+    /// Which version of the object has a file of this name, if it has one at all.
+    fn place(&self, object: &ObjectSpec, name: &str) -> Option<usize> {
+        (0..object.history).position(|place| {
+            let path = match object.history {
+                1 => object.path.clone(),
+                _ => object.path.version(place),
+            };
+            let version = ObjectSpec { path, ..object.clone() };
+            render::paths(&version, self.render).iter().any(|path| path.as_str() == name)
+        })
+    }
+
     /// Every object of a whole-vault source, by listing it.
     pub(crate) async fn listing(&self, deadline: Instant) -> Result<Vec<ObjectSpec>> {
         let Wanted::Listing(kinds) = &self.wanted else { return Ok(Vec::new()) };
@@ -230,12 +252,6 @@ impl Opened {
         }
         Ok(objects)
     }
-}
-
-/// Which file of the object's version history a name is.
-fn place_in_history(object: &ObjectSpec, name: &str) -> Option<usize> {
-    let places = if object.history > 1 { object.history } else { 0 };
-    (0..places).position(|place| object.path.version(place).as_str() == name)
 }
 
 /// An object of a whole-vault source: `secrets/NAME`, `keys/NAME`, `certificates/NAME`.

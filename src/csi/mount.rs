@@ -152,8 +152,8 @@ impl Mounter {
 /// Files and object versions are parallel: as many, in the same order.
 fn answer(delivered: Vec<response::Delivered>) -> MountResponse {
     let mut response = MountResponse::default();
-    for object in delivered {
-        for file in object.files {
+    for response::Delivered { object, version, files } in delivered {
+        for file in files {
             response.files.push(File {
                 path: file.path.as_str().to_owned(),
                 mode: i32::try_from(object.mode).unwrap_or(0o644),
@@ -161,7 +161,7 @@ fn answer(delivered: Vec<response::Delivered>) -> MountResponse {
             });
             response
                 .object_version
-                .push(ObjectVersion { id: object.id.clone(), version: object.version.clone() });
+                .push(ObjectVersion { id: object.id(), version: version.clone() });
         }
     }
     response

@@ -9,7 +9,7 @@ use crate::class::ObjectSpec;
 use crate::error::{Code, Error, Result};
 use crate::fetch::Origin;
 use crate::render::{self, FileView};
-use crate::view::{expand, obtain};
+use crate::view::{expand, obtain, refuse_meetings};
 
 /// Objects of one mount that are fetched at the same time.
 const IN_FLIGHT: usize = 32;
@@ -26,12 +26,10 @@ pub struct Options {
 /// One object version of a response, in the class's order.
 #[derive(Clone, Debug)]
 pub struct Delivered {
-    /// [`ObjectSpec::id`]: the id of the driver's object version.
-    pub id: String,
+    /// What was asked for.
+    pub object: ObjectSpec,
     /// The version id that the vault reported.
     pub version: String,
-    /// File mode bits.
-    pub mode: u32,
     /// The object's files.
     pub files: Vec<FileView>,
 }
@@ -71,7 +69,7 @@ pub async fn respond(
             let origin = origin.clone();
             async move {
                 let result = match object {
-                    Ok(object) => deliver(origin.as_ref(), &object, options, deadline).await,
+                    Ok(object) => deliver(origin.as_ref(), object, options, deadline).await,
                     Err(error) => Err(error),
                 };
                 (position, result)
@@ -102,22 +100,25 @@ pub async fn respond(
             Err(error) => return Err(error),
         }
     }
+    if options.render.separate_files {
+        refuse_meetings(
+            delivered
+                .iter()
+                .flat_map(|one| one.files.iter().map(move |file| (&one.object, &file.path))),
+        )?;
+    }
     Ok(delivered)
 }
 
 async fn deliver(
     origin: &dyn Origin,
-    object: &ObjectSpec,
+    object: ObjectSpec,
     options: Options,
     deadline: Instant,
 ) -> Result<Delivered> {
-    let obtained = obtain(origin, object, options.render, deadline).await?;
-    Ok(Delivered {
-        id: object.id(),
-        version: obtained.version.version.clone(),
-        mode: object.mode,
-        files: obtained.files,
-    })
+    let obtained = obtain(origin, &object, options.render, deadline).await?;
+    let version = obtained.version.version.clone();
+    Ok(Delivered { object, version, files: obtained.files })
 }
 
 /// The error of a response above `limit` bytes.

@@ -6,6 +6,7 @@ mod hostile;
 mod key;
 mod openssl;
 mod pfx;
+mod separate;
 
 use std::collections::BTreeMap;
 
@@ -50,13 +51,22 @@ struct Case {
     format: Format,
     encoding: Encoding,
     chain: bool,
+    separate: bool,
 }
 
 impl Case {
     fn plain(value: impl Into<Vec<u8>>) -> Self {
         let encoding = Encoding::Utf8;
         let format = Format::Pem;
-        Self { value: value.into(), content_type: None, kid: None, format, encoding, chain: true }
+        Self {
+            value: value.into(),
+            content_type: None,
+            kid: None,
+            format,
+            encoding,
+            chain: true,
+            separate: false,
+        }
     }
 
     fn certificate(content_type: &'static str, value: impl Into<Vec<u8>>) -> Self {
@@ -68,7 +78,7 @@ impl Case {
         Self::certificate("application/x-pkcs12", STANDARD.encode(der))
     }
 
-    fn render(&self) -> Result<Vec<u8>> {
+    fn files(&self) -> Result<Vec<FileView>> {
         let object = ObjectSpec {
             format: self.format,
             encoding: self.encoding,
@@ -79,12 +89,15 @@ impl Case {
             content_type: self.content_type.map(Into::into),
             kid: self.kid.map(Into::into),
         };
-        let options = Options { construct_pem_chain: self.chain };
-        let mut files = render(&object, &version(ObjectKind::Secret, body), options)?;
+        let options = Options { construct_pem_chain: self.chain, separate_files: self.separate };
+        render(&object, &version(ObjectKind::Secret, body), options)
+    }
+
+    fn render(&self) -> Result<Vec<u8>> {
+        let files = self.files()?;
         assert_eq!(files.len(), 1);
-        let file = files.remove(0);
-        assert_eq!(file.path, object.path);
-        Ok(file.contents.expose().to_vec())
+        assert_eq!(files[0].path.as_str(), "folder/alias");
+        Ok(files[0].contents.expose().to_vec())
     }
 
     fn text(&self) -> String {

@@ -241,13 +241,27 @@ impl View {
     ) -> Option<Attr> {
         let node = self.plan.tree.node(index)?;
         let birth = match node.kind {
-            _ if self.plan.tree.permanent(index, node) => 0,
-            NodeKind::File { object, .. } => {
-                generation.slots.get(object).filter(|slot| slot.exists())?.birth
+            NodeKind::File { object, file, .. } => {
+                generation.slots.get(object).filter(|slot| slot.shows(file))?.birth
             }
+            // No link without its file.
+            NodeKind::Link(_) if !self.is_shown(generation, self.plan.tree.behind(node)?) => {
+                return None;
+            }
+            _ if self.plan.tree.permanent(index, node) => 0,
             _ => generation.birth,
         };
         self.attr_in(generations, NodeId { birth, index }).ok()
+    }
+
+    /// Whether a generation has a file; folders and links are always there.
+    pub(super) fn is_shown(&self, generation: &Generation, node: &Node) -> bool {
+        match node.kind {
+            NodeKind::File { object, file, .. } => {
+                generation.slots.get(object).is_some_and(|slot| slot.shows(file))
+            }
+            _ => true,
+        }
     }
 
     fn slot_in(

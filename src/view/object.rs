@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::broken;
-use crate::class::ObjectSpec;
+use crate::class::{self, FilePath, ObjectSpec};
 use crate::error::Result;
 use crate::fetch::{ObjectRef, Origin};
 use crate::render::{self, FileView};
@@ -33,6 +33,15 @@ pub async fn obtain(
     let version = fetched.map_err(|error| error.context(object.error_prefix()))?;
     let files = rendered(object, &version, options).await?;
     Ok(Obtained { version, files })
+}
+
+/// Refuses files that cannot stand beside each other. A class alone cannot tell, since the content of a
+/// certificate's secret decides which separate files there are.
+pub(crate) fn refuse_meetings<'a>(
+    files: impl Iterator<Item = (&'a ObjectSpec, &'a FilePath)>,
+) -> Result<()> {
+    class::refuse_meetings(files.map(|(object, path)| (path.identity(), object)))
+        .map_err(|error| error.fix(render::SEPARATE_FIX))
 }
 
 /// Renders. What derives keys from a PFX can take a second when somebody wants it to, so it runs on a

@@ -12,6 +12,7 @@ use crate::class::ObjectSpec;
 use crate::error::{Error, Result};
 
 use super::history;
+use crate::render;
 
 /// Index of the root directory in every tree.
 pub(super) const ROOT: u32 = 1;
@@ -45,8 +46,10 @@ pub struct Plan {
 pub(super) struct PlannedObject {
     /// Of one in a history, the version is that of its slot.
     pub(super) spec: ObjectSpec,
-    /// Nodes of its files, in the order of its file paths.
+    /// Nodes of its files.
     pub(super) nodes: Vec<u32>,
+    /// How many files it may have; which of them there are, its content decides.
+    pub(super) files: usize,
 }
 
 /// A version history: objects that one list of the vault gives their versions.
@@ -77,7 +80,7 @@ pub(super) struct Node {
 pub(super) enum NodeKind {
     /// Children by name.
     Directory(Vec<u32>),
-    /// File number `file` of an object.
+    /// File number `file` of an object, as [`render::paths`] counts.
     File { object: usize, file: usize, mode: u32 },
     /// The link `..data`.
     Data,
@@ -91,6 +94,19 @@ impl Plan {
     /// # Errors
     /// Names that collide.
     pub fn new(wanted: Vec<ObjectSpec>, layout: Layout) -> Result<Self> {
+        Self::rendered(wanted, layout, render::Options::default())
+    }
+
+    /// The same for objects that are rendered with these options: with separate files, a secret has
+    /// places for those too.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn rendered(
+        wanted: Vec<ObjectSpec>,
+        layout: Layout,
+        options: render::Options,
+    ) -> Result<Self> {
         let mut objects = Vec::with_capacity(wanted.len());
         let mut histories = Vec::new();
         for spec in wanted {
@@ -104,16 +120,29 @@ impl Plan {
             histories.push(History { members: first..objects.len(), spec });
         }
         let mut shape = Shape::default();
-        for (number, object) in objects.iter().enumerate() {
-            let path = object.path.as_str();
-            shape
-                .insert(path, Leaf { object: number, file: 0, mode: object.mode })
-                .map_err(|error| error.context(format!("objects[{}]", object.index)))?;
+        let paths: Vec<_> = objects.iter().map(|object| render::paths(object, options)).collect();
+        // What is certain comes first. A file that may be needs a place only where none is taken:
+        // should it turn out to be there, filling says what is in its way.
+        for certain in [true, false] {
+            for (number, (object, paths)) in objects.iter().zip(&paths).enumerate() {
+                for (file, path) in paths.iter().enumerate() {
+                    if (*path == object.path) != certain {
+                        continue;
+                    }
+                    let leaf = Leaf { object: number, file, mode: object.mode };
+                    match shape.insert(path.as_str(), leaf) {
+                        Err(error) if certain => {
+                            return Err(error.context(format!("objects[{}]", object.index)));
+                        }
+                        _ => {}
+                    }
+                }
+            }
         }
         let tree = Tree::new(shape, layout);
         let mut planned = Vec::with_capacity(objects.len());
-        for spec in objects {
-            planned.push(PlannedObject { spec, nodes: Vec::with_capacity(1) });
+        for (spec, paths) in objects.into_iter().zip(paths) {
+            planned.push(PlannedObject { spec, nodes: Vec::new(), files: paths.len() });
         }
         for (index, node) in tree.all() {
             if let NodeKind::File { object, .. } = node.kind
@@ -217,12 +246,25 @@ impl Tree {
         named.get(at).copied()
     }
 
+    /// The node below the generation that a link of this name at the top leads to.
+    pub(super) fn behind(&self, link: &Node) -> Option<&Node> {
+        self.node(self.child(GENERATION, &link.name)?)
+    }
+
     /// Whether a node belongs to no birth: it is the same in every generation.
     pub(super) fn permanent(&self, index: u32, node: &Node) -> bool {
         match node.kind {
             NodeKind::Link(_) => true,
             NodeKind::Directory(_) => self.layout == Layout::Flat || index == ROOT,
             NodeKind::File { .. } | NodeKind::Data => false,
+        }
+    }
+
+    /// Which file of its object a node is.
+    pub(super) fn file(&self, index: u32) -> Option<usize> {
+        match self.node(index)?.kind {
+            NodeKind::File { file, .. } => Some(file),
+            _ => None,
         }
     }
 

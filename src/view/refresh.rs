@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::generation::{Change, Generations};
+use super::generation::{Change, Generation, Generations};
 use super::object::{Obtained, rendered};
-use super::plan::{DATA_NAME, History, Layout, PlannedObject};
+use super::plan::{DATA_NAME, GENERATION, History, Layout, PlannedObject};
 use super::slot::{Content, Slot};
 use super::{NodeId, View, broken, history, late};
 use crate::class::Version;
@@ -54,11 +54,11 @@ pub struct Announcement {
 }
 
 impl View {
-    /// Lists the version histories. To be called once, before anybody sees the view: until then its
-    /// histories are empty folders.
+    /// Finds out the names that only the vault can tell: lists the version histories, and fetches what
+    /// may have more files than one. To be called once, before anybody sees the view.
     ///
     /// # Errors
-    /// Of the first history that has no version or cannot be listed by `deadline`.
+    /// Of the first history or object that cannot be listed or fetched by `deadline`.
     pub async fn resolve(self: &Arc<Self>, deadline: Instant) -> Result<()> {
         let mut changes = Vec::new();
         let firsts = self.plan.histories.iter().map(|history| history.members.start);
@@ -70,6 +70,15 @@ impl View {
         }
         let layout = self.plan.tree.layout;
         self.generations_mut(|generations| generations.begin(layout, changes));
+        let slots = self.generations().current.slots.clone();
+        let slots = slots.into_iter().zip(&self.plan.objects);
+        let several = slots.filter(|(slot, planned)| planned.files > 1 && slot.exists());
+        let mut fetches = stream::iter(several.map(|(slot, _)| slot).collect::<Vec<_>>())
+            .map(|slot| async move { self.fill(&slot, deadline).await.map(|()| slot.settle()) })
+            .buffered(self.limits.fetches.max(1));
+        while let Some(filled) = fetches.next().await {
+            filled?;
+        }
         Ok(())
     }
 
@@ -123,11 +132,22 @@ impl View {
         }
         let mut objects: Vec<usize> = changed.iter().map(|change| change.object).collect();
         objects.sort_unstable();
+        let before = self.generations().current.clone();
         match self.generations_mut(|generations| generations.publish(layout, changed)) {
             Ok(()) => {
+                let now = self.generations().current.clone();
+                let shown = |generation: &Generation, index| {
+                    let node = self.plan.tree.node(index);
+                    node.is_some_and(|node| self.is_shown(generation, node))
+                };
                 let files = objects.iter().filter_map(|object| self.plan.objects.get(*object));
-                let nodes: Vec<u32> = files.flat_map(|planned| planned.nodes.clone()).collect();
-                done.changed = nodes.iter().map(|node| self.plan.tree.path(*node)).collect();
+                let nodes: Vec<(u32, bool)> = files
+                    .flat_map(|planned| planned.nodes.clone())
+                    .map(|node| (node, shown(&before, node), shown(&now, node)))
+                    .filter(|(_, before, now)| *before || *now)
+                    .map(|(node, before, now)| (node, before != now))
+                    .collect();
+                done.changed = nodes.iter().map(|(node, _)| self.plan.tree.path(*node)).collect();
                 self.announce(&nodes).await;
             }
             Err(error) => done.failures.push(error),
@@ -208,6 +228,8 @@ impl View {
             .unwrap_or_default()
             .to_vec();
         let held: Vec<_> = slots.iter().filter_map(|slot| slot.content().cloned()).collect();
+        let planned = self.plan.objects.get(history.members.start).ok_or_else(broken)?;
+        let several = planned.files > 1;
         let mut changes = Vec::new();
         for (position, slot) in slots.iter().enumerate() {
             let wanted = versions.get(position);
@@ -217,8 +239,9 @@ impl View {
             let content = match wanted {
                 Some(id) => match held.iter().find(|content| content.version == id.as_str()) {
                     Some(content) => Some(content.clone()),
-                    // Whoever has read this name gets the next value without waiting.
-                    None if slot.content().is_some() => {
+                    // Whoever has read this name gets the next value without waiting; and only its
+                    // content can tell which files there are.
+                    None if slot.content().is_some() || several => {
                         Some(Arc::new(self.content(slot.object, id, deadline).await?))
                     }
                     None => None,
@@ -251,18 +274,28 @@ impl View {
         self.contained(planned, Obtained { version, files }).map(Some)
     }
 
-    async fn announce(&self, nodes: &[u32]) {
+    /// Tells of changed files, and whether each came or went.
+    async fn announce(&self, nodes: &[(u32, bool)]) {
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(listener) = listener else { return };
-        let names = match self.plan.tree.layout {
+        let tree = &self.plan.tree;
+        let nodes = nodes.iter().filter_map(|(node, moved)| Some((tree.node(*node)?, *moved)));
+        let names = match tree.layout {
             Layout::Atomic => {
                 let directory = self.generations().current.directory.clone();
-                vec![(NodeId::ROOT, directory), (NodeId::ROOT, DATA_NAME.to_owned())]
+                // Links at the top come and go with their files.
+                let links = nodes
+                    .filter(|(node, moved)| *moved && node.parent == GENERATION)
+                    .map(|(node, _)| node.name.to_string());
+                [directory, DATA_NAME.to_owned()]
+                    .into_iter()
+                    .chain(links)
+                    .map(|name| (NodeId::ROOT, name))
+                    .collect()
             }
             // Directories of a flat tree belong to no birth.
             Layout::Flat => nodes
-                .iter()
-                .filter_map(|node| self.plan.tree.node(*node))
+                .map(|(node, _)| node)
                 .map(|node| (NodeId { birth: 0, index: node.parent }, node.name.to_string()))
                 .collect(),
         };

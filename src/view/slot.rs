@@ -16,7 +16,8 @@ pub(super) struct Content {
     /// The version id that the vault reported.
     pub(super) version: String,
     pub(super) modified: SystemTime,
-    files: Vec<Secret>,
+    /// By file number; `None` for a file that this version does not have.
+    files: Vec<Option<Secret>>,
     _bytes: Reserved,
 }
 
@@ -24,7 +25,7 @@ impl Content {
     pub(super) fn new(
         version: String,
         created: Option<i64>,
-        files: Vec<Secret>,
+        files: Vec<Option<Secret>>,
         bytes: Reserved,
     ) -> Self {
         let modified = created
@@ -35,7 +36,7 @@ impl Content {
     }
 
     pub(super) fn file(&self, number: usize) -> Option<&Secret> {
-        self.files.get(number)
+        self.files.get(number)?.as_ref()
     }
 }
 
@@ -70,9 +71,17 @@ impl Slot {
         })
     }
 
-    /// Whether its files are there at all.
+    /// Whether its object is there at all.
     pub(super) fn exists(&self) -> bool {
         self.wanted.is_some()
+    }
+
+    /// Whether this file of it is there.
+    pub(super) fn shows(&self, file: usize) -> bool {
+        match self.content() {
+            Some(content) => content.file(file).is_some(),
+            None => self.exists(),
+        }
     }
 
     /// The content, once filled.

@@ -4,6 +4,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::View;
+use super::generation::Generation;
+use super::plan::PlannedObject;
 use crate::class::ObjectKind;
 use crate::error::Error;
 
@@ -59,7 +61,7 @@ impl View {
         let objects = objects.map(|((planned, slot), failure)| ObjectStatus {
             kind: planned.spec.kind,
             name: planned.spec.name.to_string(),
-            files: planned.nodes.iter().map(|node| self.plan.tree.path(*node)).collect(),
+            files: self.files(planned, current),
             version: slot.content().map(|content| content.version.clone()),
             birth: slot.birth,
             failure,
@@ -71,6 +73,13 @@ impl View {
             bytes: self.budget.used(),
             objects: objects.collect(),
         }
+    }
+
+    fn files(&self, planned: &PlannedObject, generation: &Generation) -> Vec<String> {
+        let tree = &self.plan.tree;
+        let shown =
+            |index: &&u32| tree.node(**index).is_some_and(|node| self.is_shown(generation, node));
+        planned.nodes.iter().filter(shown).map(|index| tree.path(*index)).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The view without any delivery: filling, refreshing, forgetting.
 
 mod history;
+mod separate;
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -20,6 +21,11 @@ use crate::vault::{Body, ListedVersion, ObjectVersion};
 #[derive(Clone, Copy)]
 enum Answer {
     Value(u32),
+    /// A certificate's secret, as PEM; without its key where that may not be exported.
+    Certificate {
+        version: u32,
+        key: bool,
+    },
     Fails(Code),
     Panics,
     Hangs,
@@ -58,8 +64,9 @@ impl Origin for Fake {
         self.requests.lock().unwrap().push(name.clone());
         let answer = self.answers.lock().unwrap().get(&name).copied();
         Box::pin(async move {
-            let version = match answer.unwrap_or(Answer::Value(1)) {
-                Answer::Value(version) => version,
+            let answer = answer.unwrap_or(Answer::Value(1));
+            let version = match answer {
+                Answer::Value(version) | Answer::Certificate { version, .. } => version,
                 Answer::Fails(code) => return Err(Error::new(code, "as the test says")),
                 Answer::Panics => panic!("as the test says"),
                 Answer::Hangs => pending().await,
@@ -72,10 +79,13 @@ impl Origin for Fake {
                 created: None,
                 expires: None,
                 not_before: None,
-                body: Body::Secret {
-                    value: Secret::from(format!("{name} {version}")),
-                    content_type: None,
-                    kid: None,
+                body: match answer {
+                    Answer::Certificate { key, .. } => certificate(&format!("{version:04}"), key),
+                    _ => Body::Secret {
+                        value: Secret::from(format!("{name} {version}")),
+                        content_type: None,
+                        kid: None,
+                    },
                 },
                 name,
             }))
@@ -95,6 +105,16 @@ impl Origin for Fake {
         self.requests.lock().unwrap().push(format!("{name}/versions"));
         let listed = self.versions.lock().unwrap().clone();
         Box::pin(async { listed })
+    }
+}
+
+fn certificate(base64: &str, key: bool) -> Body {
+    let block = |label| format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n");
+    let key = if key { block("PRIVATE KEY") } else { String::new() };
+    Body::Secret {
+        value: Secret::from(key + &block("CERTIFICATE")),
+        content_type: Some("application/x-pem-file".to_owned()),
+        kid: Some("kid".to_owned()),
     }
 }
 

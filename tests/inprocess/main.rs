@@ -9,6 +9,7 @@ mod deploy;
 mod history;
 mod identities;
 mod isolation;
+mod judges;
 #[cfg(target_os = "linux")]
 mod logs;
 mod malformed;
@@ -19,5 +20,6 @@ mod mount;
 mod policy;
 mod sdk;
 mod seeds;
+mod separate;
 mod tokens;
 mod world;

@@ -57,8 +57,14 @@ impl World {
         Self::with(seed, |http| Fetch::with_source(http, source).unwrap()).await
     }
 
+    /// With `--write-cert-and-key-in-separate-files`.
+    pub async fn with_separate_files(seed: Seed) -> Self {
+        let render = render::Options { separate_files: true, ..render::Options::default() };
+        Self::rendering(seed, |_, _| {}, |http| Fetch::new(http).unwrap(), render).await
+    }
+
     async fn with(seed: Seed, fetch: impl FnOnce(Http) -> Fetch) -> Self {
-        Self::with_endpoints(seed, |_, _| {}, fetch).await
+        Self::rendering(seed, |_, _| {}, fetch, render::Options::default()).await
     }
 
     /// On a machine that has another token service than IMDS.
@@ -75,6 +81,15 @@ impl World {
         change: impl FnOnce(&Emulator, &mut Endpoints),
         fetch: impl FnOnce(Http) -> Fetch,
     ) -> Self {
+        Self::rendering(seed, change, fetch, render::Options::default()).await
+    }
+
+    async fn rendering(
+        seed: Seed,
+        change: impl FnOnce(&Emulator, &mut Endpoints),
+        fetch: impl FnOnce(Http) -> Fetch,
+        render: render::Options,
+    ) -> Self {
         canary::capture_logs();
         let emulator = Emulator::start(Config { seed, ..Config::default() }).await.unwrap();
         let (_, secret) = emulator.service_principal();
@@ -84,8 +99,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let clouds =
             CloudSource::new(endpoints.clone(), "AzurePublicCloud", dir.path().to_owned()).unwrap();
-        let options =
-            response::Options { render: render::Options::default(), max_bytes: 4 * 1024 * 1024 };
+        let options = response::Options { render, max_bytes: 4 * 1024 * 1024 };
         let stop = CancellationToken::new();
         let socket = dir.path().join("azure.sock");
         let mounter = Mounter::new(fetch(Http::with(endpoints, quick())), clouds, options);

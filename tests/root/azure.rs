@@ -73,6 +73,10 @@ impl Azure {
     }
 
     fn provider(&self) -> Provider {
+        self.provider_with(&[])
+    }
+
+    pub fn provider_with(&self, extra: &[&str]) -> Provider {
         let socket = self.path("azure.sock");
         let endpoint = format!("--endpoint=unix://{}", socket.display());
         // As upstream's DaemonSet has it, and as loud as it gets.
@@ -87,6 +91,7 @@ impl Azure {
         ];
         let child = self
             .akvfs(&args)
+            .args(extra)
             .stdout(canary::emitted("provider-stdout"))
             .stderr(canary::emitted("provider-stderr"))
             .spawn()
@@ -96,7 +101,7 @@ impl Azure {
     }
 
     /// Attributes of the classic documentation's pod.
-    fn attributes(&self, class: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pub fn attributes(&self, class: &[(&str, &str)]) -> BTreeMap<String, String> {
         let mut attributes: BTreeMap<String, String> =
             class.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         for (key, value) in [
@@ -115,7 +120,7 @@ impl Azure {
         attributes
     }
 
-    fn mount(&self, provider: &Provider, attributes: &Value, secrets: &Value) -> MountResponse {
+    pub fn mount(&self, provider: &Provider, attributes: &Value, secrets: &Value) -> MountResponse {
         let request = MountRequest {
             attributes: attributes.to_string(),
             secrets: secrets.to_string(),
@@ -153,7 +158,7 @@ impl Azure {
     }
 }
 
-struct Provider {
+pub struct Provider {
     child: Child,
     socket: PathBuf,
 }

@@ -15,5 +15,6 @@ mod demo;
 mod ends;
 mod history;
 mod programs;
+mod separate;
 mod tree;
 mod who;

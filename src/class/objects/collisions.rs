@@ -26,7 +26,10 @@ pub(super) fn resolve(
             _ => kept.push(object),
         }
     }
-    refuse_meetings(&kept, rules)?;
+    refuse_meetings(
+        kept.iter()
+            .flat_map(|object| files(object).map(move |file| (rules.identity(&file), object))),
+    )?;
     Ok(kept)
 }
 
@@ -44,15 +47,15 @@ fn same(one: &ObjectSpec, other: &ObjectSpec) -> bool {
         )
 }
 
-/// Every file of the class, sorted so that a folder's files follow a file of the folder's name at
-/// once: only neighbours can meet.
-fn refuse_meetings(objects: &[ObjectSpec], rules: Rules) -> Result<()> {
-    let mut files: Vec<(String, &ObjectSpec)> = objects
-        .iter()
-        .flat_map(|object| files(object).map(move |file| (file, object)))
-        // No path holds a NUL, which sorts before everything.
-        .map(|(file, object)| (rules.identity(&file).replace('/', "\0"), object))
-        .collect();
+/// Refuses files that cannot stand beside each other: two of one path, or one that is another's folder.
+/// Each comes by the identity of its path, with the object that it belongs to.
+pub(crate) fn refuse_meetings<'a>(
+    files: impl Iterator<Item = (String, &'a ObjectSpec)>,
+) -> Result<()> {
+    // Sorted so that a folder's files follow a file of the folder's name at once, since no path holds a
+    // NUL, which sorts before everything: only neighbours can meet.
+    let mut files: Vec<(String, &ObjectSpec)> =
+        files.map(|(file, object)| (file.replace('/', "\0"), object)).collect();
     files.sort_by(|(a, x), (b, y)| a.cmp(b).then(x.index.cmp(&y.index)));
     for ((file, object), (next, other)) in files.iter().zip(files.iter().skip(1)) {
         let Some(rest) = next.strip_prefix(file.as_str()) else { continue };
