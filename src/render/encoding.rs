@@ -2,7 +2,6 @@
 
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{DecodeError, DecodeSliceError, Engine, alphabet};
-use hex::FromHexError;
 use zeroize::Zeroizing;
 
 use super::bad;
@@ -73,11 +72,12 @@ fn hex(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(vec![0; text.len() / 2]);
     match hex::decode_to_slice(text, &mut bytes) {
         Ok(()) => Ok(bytes),
-        Err(FromHexError::InvalidHexCharacter { index, .. }) => {
-            Err(bad(format!("encoding/hex: invalid byte at input byte {index}"))
-                .fix("the value must be hexadecimal digits only"))
-        }
-        Err(_) => Err(bad("encoding/hex: odd length hex string")
-            .fix("the value must be pairs of hexadecimal digits")),
+        // A byte that is no digit says more than an odd number of them.
+        Err(_) => Err(match text.iter().position(|byte| !byte.is_ascii_hexdigit()) {
+            Some(index) => bad(format!("encoding/hex: invalid byte at input byte {index}"))
+                .fix("the value must be hexadecimal digits only"),
+            None => bad("encoding/hex: odd length hex string")
+                .fix("the value must be pairs of hexadecimal digits"),
+        }),
     }
 }

@@ -7,6 +7,7 @@ mod key;
 mod openssl;
 mod pfx;
 mod separate;
+mod table;
 
 use std::collections::BTreeMap;
 

@@ -1,3 +1,7 @@
+mod roundtrip;
+
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::class::{Encoding, Format, ObjectKind, Version};
 

@@ -84,3 +84,65 @@ fn unreadable_certificates_link_to_nothing() {
     certificates.push(vec![0x30, 0]);
     assert_eq!(order(&certificates).unwrap(), None);
 }
+
+/// Chains of any length, in any order, through a whole PFX. The emulator's library makes them.
+#[cfg(feature = "emulator")]
+mod any_order {
+    use std::sync::OnceLock;
+
+    use proptest::prelude::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+    use super::super::{Case, blocks};
+    use crate::render::pkcs12::builder as build;
+
+    const LONGEST: usize = 6;
+
+    /// PKCS#8 of the leaf, and the certificates from leaf to root.
+    fn chain() -> &'static (Vec<u8>, Vec<Vec<u8>>) {
+        static CHAIN: OnceLock<(Vec<u8>, Vec<Vec<u8>>)> = OnceLock::new();
+        CHAIN.get_or_init(|| {
+            let mut chain: Vec<Vec<u8>> = Vec::new();
+            let mut issuer: Option<Issuer<'static, KeyPair>> = None;
+            let mut leaf = Vec::new();
+            for _ in 0..LONGEST {
+                let key = KeyPair::generate().unwrap();
+                leaf = key.serialize_der();
+                let mut params = CertificateParams::new(Vec::new()).unwrap();
+                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+                params.use_authority_key_identifier_extension = true;
+                let certificate = match &issuer {
+                    Some(issuer) => params.signed_by(&key, issuer),
+                    None => params.self_signed(&key),
+                };
+                chain.insert(0, certificate.unwrap().der().to_vec());
+                issuer = Some(Issuer::new(params, key));
+            }
+            (leaf, chain)
+        })
+    }
+
+    /// The last certificates before the leaf, or all, and an order for them. A chain need not end at a
+    /// root: an intermediate whose issuer is not there ends it too.
+    fn shuffled() -> impl Strategy<Value = Vec<usize>> {
+        (2..=LONGEST).prop_flat_map(|length| Just((0..length).collect::<Vec<_>>()).prop_shuffle())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None, ..ProptestConfig::with_cases(64)
+        })]
+
+        #[test]
+        fn is_rendered_from_leaf_to_root(order in shuffled(), key_at in 0..=LONGEST) {
+            let (key, certificates) = chain();
+            let mut bags: Vec<_> =
+                order.iter().map(|at| build::certificate_bag(&certificates[*at])).collect();
+            bags.insert(key_at.min(bags.len()), build::bag(build::KEY_BAG, key));
+            let blocks = blocks(&Case::pfx(&build::pfx(&bags)).text());
+            prop_assert_eq!(&blocks[0], &("PRIVATE KEY".to_owned(), key.clone()));
+            let rendered: Vec<_> = blocks[1..].iter().map(|(_, der)| der.clone()).collect();
+            prop_assert_eq!(&rendered[..], &certificates[..order.len()]);
+        }
+    }
+}
