@@ -1,11 +1,32 @@
 //! The process itself: what must not happen to memory that holds secrets, and how it is stopped.
 //! The one module of the core with a Unix and a Windows half.
 
+use std::ffi::OsStr;
+use std::process::Command;
+
 use tokio_util::sync::CancellationToken;
 
 /// No core dumps, and no reading of this process's memory by its own user.
 pub(crate) fn harden() {
     imp::harden();
+}
+
+/// What the environment may hold for this process and no other.
+const CREDENTIALS: [&str; 5] = [
+    "AZURE_CLIENT_SECRET",
+    "AZURE_CLIENT_CERTIFICATE_PATH",
+    "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AKVFS_SECRETS_FILE",
+];
+
+/// A command that does not inherit the credentials in the environment.
+pub(crate) fn stranger(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for name in CREDENTIALS {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// A token that is cancelled by the first SIGTERM or SIGINT (Ctrl-C and Ctrl-Break on Windows).

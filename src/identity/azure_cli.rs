@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Hop, Result};
+use crate::process;
 use crate::secret::Secret;
 
 use super::Token;
@@ -23,15 +24,6 @@ use super::lifetime::Expiry;
 /// One run; starting Python alone takes a second or two.
 const LIMIT: Duration = Duration::from_secs(30);
 const MAX_OUTPUT: usize = 64 * 1024;
-/// Another process's credentials, not az's.
-const NOT_PASSED: [&str; 5] = [
-    "AZURE_CLIENT_SECRET",
-    "AZURE_CLIENT_CERTIFICATE_PATH",
-    "AZURE_CLIENT_CERTIFICATE_PASSWORD",
-    "AZURE_FEDERATED_TOKEN_FILE",
-    "AKVFS_SECRETS_FILE",
-];
-
 /// Who is logged in.
 pub(super) struct Person {
     pub(super) tenant: String,
@@ -46,13 +38,10 @@ pub(super) async fn token(
     deadline: Instant,
 ) -> Result<(Token, Person)> {
     let resource = scope.strip_suffix("/.default").unwrap_or(scope);
-    let mut command = Command::new(program);
+    let mut command = Command::from(process::stranger(program));
     command.args(["account", "get-access-token", "--output", "json", "--resource", resource]);
     if let Some(tenant) = tenant {
         command.args(["--tenant", tenant]);
-    }
-    for name in NOT_PASSED {
-        command.env_remove(name);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let deadline = deadline.min(Instant::now() + LIMIT);

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use rustix::mount::{
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::error::{Code, Error, Result, printable};
+use crate::process;
 
 const DEVICE: &str = "/dev/fuse";
 const HELPER: &str = "fusermount3";
@@ -93,7 +94,7 @@ pub(super) fn by_helper(dir: &Path) -> Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair().map_err(local)?;
     ours.set_read_timeout(Some(PATIENCE)).map_err(local)?;
     // The helper's end of the socket is its stdin: passed on without leaking into other children.
-    let child = Command::new(HELPER)
+    let child = process::stranger(HELPER)
         .args(["-o", HELPER_OPTIONS, "--"])
         .arg(dir)
         .env("_FUSE_COMMFD", "0")
@@ -287,7 +288,7 @@ pub(super) fn detach(dir: &Path) -> Result<()> {
         return rustix::mount::unmount(dir, flags)
             .map_err(|error| failed(io::Error::from(error).kind().to_string()));
     }
-    let output = Command::new(HELPER)
+    let output = process::stranger(HELPER)
         .args(["-u", "-z", "--"])
         .arg(dir)
         .stdin(Stdio::null())
