@@ -11,7 +11,7 @@ use crate::canary;
 use crate::openssl::{pki, run};
 use crate::seeds;
 use crate::support::{
-    PEM, PFX, answer, backed, blocks, bytes, mount_pfx, named, refusal, text, wrong_class,
+    PEM, PFX, answer, backed, blocks, bytes, mount_pfx, named, paths, refusal, text, wrong_class,
 };
 use crate::world::{World, secret};
 
@@ -164,6 +164,30 @@ async fn u43_forms_of_private_keys() {
     }
 }
 
+fn pem(label: &str, der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u44_certificates_in_order_and_the_key_apart() {
+    let world = World::with_separate_files(Seed::default()).await;
+    let key = pem("PRIVATE KEY", &pki().key("leaf"));
+    let chain = |names: &[&str]| -> String {
+        names.iter().map(|name| pem("CERTIFICATE", &pki().certificate(name))).collect()
+    };
+    for names in [&["leaf"][..], &["leaf", "int", "root"], &["root", "leaf", "int"]] {
+        for value in [chain(names) + &key, key.clone() + &chain(names)] {
+            world.control.clear_faults();
+            answer(&world, "/secrets/x/", &backed(&world, PEM.into(), &value));
+            let response = world.mount(&world.call(&[&secret("x")])).await.unwrap();
+            let expected: Vec<_> = names.iter().map(|name| format!("CERTIFICATE {name}")).collect();
+            assert_eq!(named(text(&response, "x.crt")), expected);
+            assert_eq!(named(text(&response, "x.key")), ["PRIVATE KEY leaf"]);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn u45_a_plain_secret() {
     let world = World::start(Seed::default()).await;
@@ -185,12 +209,9 @@ async fn certificate(content_type: &str, value: &str, lines: &str) -> MountRespo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn u46_a_pem_certificate_is_unchanged() {
-    let pem = |label: &str, der: &[u8]| {
-        let body = STANDARD.encode(der);
-        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n\n")
-    };
-    let value =
-        pem("CERTIFICATE", &pki().certificate("leaf")) + &pem("PRIVATE KEY", &pki().key("leaf"));
+    // With blank lines, which are the value's own.
+    let certificate_text = pem("CERTIFICATE", &pki().certificate("leaf"));
+    let value = format!("{certificate_text}\n{}\n", pem("PRIVATE KEY", &pki().key("leaf")));
     for lines in ["", "objectFormat: pem", "objectFormat: pfx"] {
         assert_eq!(text(&certificate(PEM, &value, lines).await, "x"), value);
     }
@@ -209,6 +230,17 @@ async fn u48_a_pfx_becomes_pem() {
         let response = certificate(PFX, &value, lines).await;
         assert_eq!(named(text(&response, "x")), ["PRIVATE KEY rsa", "CERTIFICATE rsa"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u49_certificate_key_and_both_in_three_files() {
+    let world = World::with_separate_files(Seed::default()).await;
+    let response = mount_pfx(&world, &pki().pfx(&["rsa"], "", &[]), "").await.unwrap();
+    assert_eq!(paths(&response), ["x.crt", "x.key", "x"]);
+    assert_eq!(named(text(&response, "x.crt")), ["CERTIFICATE rsa"]);
+    assert_eq!(named(text(&response, "x.key")), ["PRIVATE KEY rsa"]);
+    assert_eq!(named(text(&response, "x")), ["PRIVATE KEY rsa", "CERTIFICATE rsa"]);
+    assert!(response.object_version.iter().all(|v| v.id == "secret/x" && v.version == "v1"));
 }
 
 /// Answers that must be errors of the object.

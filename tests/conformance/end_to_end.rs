@@ -110,6 +110,21 @@ async fn e5_pfx_as_base64_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn e6_certificate_and_key_in_files_of_their_own() {
+    let world = World::with_separate_files(Seed::default_seed().unwrap()).await;
+    for name in ["pemcert1", "pkcs12cert1", "ecccert1"] {
+        let alias = format!("{name}-secret");
+        let entry = format!("{}\nobjectAlias: {alias}", secret(name));
+        let response = world.mount(&world.call(&[&entry])).await.unwrap();
+        let certificate = bytes(&response, &format!("{alias}.crt"));
+        let subject = run(&["x509", "-noout", "-subject"], certificate);
+        assert!(String::from_utf8(subject).unwrap().contains("test.domain.com"), "{name}");
+        let public = run(&["pkey", "-pubout"], bytes(&response, &format!("{alias}.key")));
+        assert_eq!(public, run(&["x509", "-noout", "-pubkey"], certificate), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn e7_a_mode_of_0755() {
     let world = World::start(seeds::one()).await;
     let entry = format!("{}\nfilePermission: 0755", secret(ONE));

@@ -3,7 +3,7 @@
 //!
 //! A test drives the real gRPC server over its socket, and behind it the emulator over TLS; what is
 //! about the process runs the real binary. [`rows`] names them all: passed, different with a reason
-//! (`docs/MIGRATION.md` lists those), or not run here.
+//! (`docs/MIGRATION.md` lists those), or not to be seen without a cluster.
 
 #[path = "../support/canary.rs"]
 mod canary;
@@ -18,6 +18,7 @@ mod class;
 mod clouds;
 mod content;
 mod end_to_end;
+mod history;
 mod identity;
 mod mount;
 mod probes;

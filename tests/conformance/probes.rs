@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use akvfs::emulator::{SYSTEM_IDENTITY, Seed, USER_IDENTITY};
+use akvfs::emulator::{Emulator, SYSTEM_IDENTITY, Seed, Service, Trouble, USER_IDENTITY, Where};
 use akvfs::error::Result;
 use akvfs::fetch::{ObjectRef, Source};
 use akvfs::identity::Proof;
@@ -85,6 +85,20 @@ async fn p10_one_wrong_entry_is_found_before_any_request() {
     wrong_class(&world, &call, "invalid objectFormat: zip").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn p11_throttling_is_waited_for_three_times() {
+    let world = World::start(seeds::one()).await;
+    let at = Where::service(Service::Vault);
+    world.control.always(at.clone(), Trouble::Throttle(Some(1)));
+    let said = refusal(&world, &world.call(&[&secret(ONE)]), Code::Internal).await;
+    assert!(said.contains("RESPONSE 429, ERROR CODE: Throttled"), "{said}");
+    assert_eq!(world.control.counters().vault_requests, 4);
+    // And one that ends meanwhile is no error.
+    world.control.clear_faults();
+    world.control.times(1, at, Trouble::Throttle(Some(1)));
+    assert_eq!(paths(&world.mount(&world.call(&[&secret(ONE)])).await.unwrap()), [ONE]);
+}
+
 /// Asked once, as upstream does; the code says what upstream's Unknown does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn p12_refusals_of_the_vault_are_asked_once() {
@@ -118,6 +132,17 @@ async fn p14_old_and_modern_pfx() {
         let response = mount_pfx(&world, &pki().pfx(&["rsa"], "", options), "").await.unwrap();
         assert_eq!(named(text(&response, "x")), ["PRIVATE KEY rsa", "CERTIFICATE rsa"]);
     }
+}
+
+/// Upstream adds an empty `.crt` and an empty `.key`.
+#[tokio::test(flavor = "multi_thread")]
+async fn p15_a_binary_pfx_stays_one_file() {
+    let world = World::with_separate_files(Seed::default()).await;
+    let pfx = pki().pfx(&["rsa"], "", &[]);
+    let lines = "objectFormat: pfx\nobjectEncoding: base64";
+    let response = mount_pfx(&world, &pfx, lines).await.unwrap();
+    assert_eq!(paths(&response), ["x"]);
+    assert_eq!(bytes(&response, "x"), pfx);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +190,13 @@ async fn p21_without_objects_the_vaults_name_is_not_checked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p23_a_managed_identitys_token_outlives_the_mount() {
-    let world = World::start(Seed::default_seed().unwrap()).await;
+    let seed = || Seed::default_seed().unwrap();
+    managed_twice(World::start(seed()).await).await;
+    managed_twice(World::with_machine(seed(), Emulator::app_service).await).await;
+}
+
+/// Two mounts by each managed identity, with one token request.
+async fn managed_twice(world: World) {
     for (id, client) in [("", SYSTEM_IDENTITY), (USER_IDENTITY, USER_IDENTITY)] {
         let mut call = world.call(&[
             &secret(PLAIN),

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use akvfs::csi::client;
 use akvfs::csi::listen::Endpoint;
+use akvfs::csi::proto::VersionRequest;
 use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use akvfs::emulator::{Config, Emulator, Names, Seed};
 use akvfs::telemetry::health;
 use akvfs::telemetry::web::Place;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::canary;
@@ -38,7 +40,11 @@ impl Provider {
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let mut command = Command::new(AKVFS);
         command.arg(format!("--endpoint=unix://{}", socket.display()));
-        command.args(["-healthz-port", "0"]).args(flags).stdin(Stdio::null()).stderr(log);
+        command
+            .args(["-healthz-port", "0", "-prometheus-port=0"])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stderr(log);
         if let Some(ca) = ca {
             command.env("SSL_CERT_FILE", ca);
         }
@@ -121,6 +127,27 @@ async fn u71_health_of_a_socket_with_a_drive_letter() {
     }
 }
 
+/// The status passes through, and its code is in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn u72_requests_and_responses_are_logged_with_their_codes() {
+    let provider = Provider::start(&["-v", "5"], None).await;
+    let mut driver = provider.driver().await;
+    driver.version(VersionRequest::default()).await.unwrap();
+    let mut call = World::start(seeds::one()).await.call(&[&secret(ONE)]);
+    // A file that is not there: the public cloud's vault is not asked.
+    call.set("cloudName", "AzureStackCloud");
+    let status = driver.mount(call.request()).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    let log = provider.log();
+    for (method, code) in [("Version", "OK"), ("Mount", "InvalidArgument")] {
+        let method = format!("method=\"/v1alpha1.CSIDriverProvider/{method}\"");
+        let about = |what: &str| log.lines().find(|l| l.contains(what) && l.contains(&method));
+        assert!(about("\"request\"").is_some(), "{method} in\n{log}");
+        let response = about("\"response\"").unwrap_or_else(|| panic!("{method} in\n{log}"));
+        assert!(response.contains(&format!("code=\"{code}\"")), "{response}");
+    }
+}
+
 /// Nothing has to be shortened where nothing is logged: neither tokens nor the ids beside them.
 #[tokio::test(flavor = "multi_thread")]
 async fn u73_ids_and_tokens_are_not_logged_at_all() {
@@ -148,6 +175,26 @@ fn u74_the_version() {
         assert!(text.starts_with(version), "{text}");
         let object: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(object.as_object().unwrap().len(), 2, "{text}");
+    }
+}
+
+/// As every service sees it, and not only in the flag's help.
+#[tokio::test(flavor = "multi_thread")]
+async fn u75_the_user_agent() {
+    let (emulator, dir) = custom_cloud(seeds::one()).await;
+    let env_dir = dir.path().to_str().unwrap();
+    let flags = ["--custom-user-agent", "managedBy:aks", "--cloud-env-dir", env_dir];
+    let provider = Provider::start(&flags, Some(&dir.path().join("ca.pem"))).await;
+    let mut call = call_of(&emulator, &[&secret(ONE)]);
+    call.set("cloudName", "AzureStackCloud").set("cloudEnvFileName", "cloud.json");
+    assert!(provider.driver().await.mount(call.request()).await.is_ok());
+    let requests = emulator.control().requests();
+    assert!(requests.len() >= 2, "{requests:?}");
+    let begin = concat!("csi-secrets-store/v", env!("CARGO_PKG_VERSION"), " (");
+    for agent in requests.iter().map(|request| &request.agent) {
+        let middle = agent.strip_prefix(begin).and_then(|rest| rest.strip_suffix(" managedBy:aks"));
+        let (platform, build) = middle.and_then(|middle| middle.split_once(") ")).expect(agent);
+        assert!(platform.contains('/') && build.contains('/'), "{agent}");
     }
 }
 

@@ -149,7 +149,7 @@ fn a_policy_that_is_wrong_at_start_exits_64_with_its_place() {
         }
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_akvfs"))
             .arg(format!("--endpoint=unix://{}", socket.display()))
-            .args(["--healthz-port=0", "-policy", policy.to_str().unwrap()])
+            .args(["--healthz-port=0", "--prometheus-port=0", "-policy", policy.to_str().unwrap()])
             .output()
             .unwrap();
         let said = String::from_utf8(output.stderr).unwrap();

@@ -120,7 +120,7 @@ network_test! {
         let socket = dir.path().join("azure.sock");
         let provider = akvfs()
             .arg(format!("--endpoint=unix://{}", socket.display()))
-            .args(["-v=5", "--healthz-port=0", "--cloud-name=AzureStackCloud"])
+            .args(["-v=5", "--healthz-port=0", "--prometheus-port=0", "--cloud-name=AzureStackCloud"])
             .args(["--cloud-env-dir", dir.path().to_str().unwrap()])
             .stdout(canary::emitted("provider-stdout"))
             .stderr(canary::emitted("provider-stderr"))
