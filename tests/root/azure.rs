@@ -21,7 +21,7 @@ const IMDS: &str = "169.254.169.254:80";
 
 /// The namespace's Azure.
 pub struct Azure {
-    runtime: Runtime,
+    pub runtime: Runtime,
     pub emulator: Emulator,
     dir: tempfile::TempDir,
     /// Of `secret1`.
@@ -160,7 +160,7 @@ impl Azure {
 
 pub struct Provider {
     child: Child,
-    socket: PathBuf,
+    pub socket: PathBuf,
 }
 
 impl Drop for Provider {

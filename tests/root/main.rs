@@ -11,6 +11,7 @@ mod support;
 mod airgap;
 mod azure;
 mod binary;
+mod crowd;
 mod demo;
 mod ends;
 mod history;

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
+use akvfs::cloud::Machine;
 use akvfs::emulator::{CertificateSeed, KeySeed, WorkloadToken, client_certificate};
 use serde_json::json;
 
@@ -129,5 +130,29 @@ network_test! {
         let unused = canary::value("client secret");
         let variables = [("PATH", path.as_str()), ("AZURE_CLIENT_SECRET", unused.as_str())];
         good(&azure, &get(&azure, &["--identity", "azure-cli"], &variables), "");
+    }
+}
+
+network_test! {
+    fn app_service_and_azure_arc_give_tokens_where_they_are_the_machine() {
+        let azure = Azure::new();
+        let managed = ["--identity", "managed"];
+        let Machine::AppService { endpoint, header } = azure.emulator.app_service() else { panic!() };
+        canary::note("app service header", header.expose());
+        let variables = [
+            ("IDENTITY_ENDPOINT", endpoint.as_str()),
+            ("IDENTITY_HEADER", header.expose_str().unwrap()),
+        ];
+        good(&azure, &get(&azure, &managed, &variables), "managed");
+
+        // The agent's directory, in this namespace only.
+        run("mount", &["-t", "tmpfs", "none", "/var/opt"]);
+        let keys = std::path::Path::new("/var/opt/azcmagent/tokens");
+        std::fs::create_dir_all(keys).unwrap();
+        let Machine::Arc { endpoint, .. } = azure.emulator.arc(keys) else { panic!() };
+        let variables =
+            [("IDENTITY_ENDPOINT", endpoint.as_str()), ("IMDS_ENDPOINT", "http://127.0.0.1:40342")];
+        good(&azure, &get(&azure, &managed, &variables), "managed");
+        assert_eq!(std::fs::read_dir(keys).unwrap().count(), 0, "a key is good for one request");
     }
 }
