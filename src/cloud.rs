@@ -7,7 +7,7 @@
 //! the environment only the token service of managed identities. [`CloudSource`] adds the
 //! clouds that are not built in: their addresses come from a file of the operator.
 
-mod custom;
+pub(crate) mod custom;
 mod file;
 mod machine;
 mod token_proxy;

@@ -35,6 +35,8 @@ pub mod delivery;
 pub mod emulator;
 pub mod error;
 pub mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod http;
 pub mod identity;
 pub mod policy;

@@ -7,7 +7,7 @@
 //! request to a custom cloud carries none: its challenge tells the scope ([`Vault::scope`]).
 
 mod answer;
-mod challenge;
+pub(crate) mod challenge;
 pub mod model;
 
 use std::time::{Duration, Instant};

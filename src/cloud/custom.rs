@@ -7,7 +7,7 @@ use crate::class::json_error;
 use crate::error::{Error, Result};
 
 /// Reads the three addresses. Keys match in any case, as upstream's decoder has it.
-pub(super) fn parse(text: &[u8]) -> Result<Cloud> {
+pub(crate) fn parse(text: &[u8]) -> Result<Cloud> {
     let value: Value = serde_json::from_slice(text).map_err(|error| json_error(&error))?;
     let keys = value.as_object().ok_or_else(|| Error::class("not a JSON object"))?;
     let text = |key: &str| {

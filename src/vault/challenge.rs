@@ -17,7 +17,7 @@ const MAX_HEADER: usize = 4096;
 const MAX_RESOURCE: usize = 512;
 
 /// The scope a 401 asks for, after the domain check.
-pub(super) fn scope(answer: &Answer, url: &str) -> Result<String> {
+pub(crate) fn scope(answer: &Answer, url: &str) -> Result<String> {
     let what = format!("GET {}", super::without_query(url));
     let bad = |why: &str| {
         Error::new(Code::BadAnswer, format!("{what}: RESPONSE 401 {why}"))
