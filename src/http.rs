@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder};
 
+use crate::clock::Clock;
 use crate::cloud::Endpoints;
 use crate::error::{Code, Error, Hop, Result, printable};
 use crate::secret::Secret;
@@ -52,6 +53,8 @@ pub struct Options {
     pub retry: Retry,
     /// Who asks.
     pub user_agent: UserAgent,
+    /// What time it is for tokens and values that come over these connections.
+    pub clock: Clock,
 }
 
 /// An answer, whatever its status.
@@ -92,6 +95,12 @@ impl Http {
     /// How requests to vaults and Entra are tried again.
     pub(crate) fn retry(&self) -> Retry {
         self.0.options.retry
+    }
+
+    /// What time it is.
+    #[allow(dead_code)]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.options.clock
     }
 
     /// The endpoints the process was built with.

@@ -27,6 +27,7 @@
 pub mod app;
 pub mod class;
 pub mod cli;
+pub mod clock;
 pub mod cloud;
 pub mod config;
 pub mod csi;
@@ -34,6 +35,8 @@ pub mod delivery;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod error;
+#[allow(dead_code)]
+mod fair;
 pub mod fetch;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -26,7 +26,8 @@ use crate::canary;
 pub fn quick() -> http::Options {
     let retry =
         Retry { tries: 4, pause: Duration::from_micros(100), longest: Duration::from_secs(60) };
-    http::Options { retry, user_agent: UserAgent::new("managedBy:tests").unwrap() }
+    let user_agent = UserAgent::new("managedBy:tests").unwrap();
+    http::Options { retry, user_agent, ..http::Options::default() }
 }
 
 /// The emulator, a provider that asks it, and a connection to the provider.
