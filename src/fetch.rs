@@ -17,7 +17,7 @@ use crate::class::{Claim, ObjectKind, ObjectName, ObjectSpec, Version};
 use crate::error::{Code, Error, Hop, Result};
 use crate::http::Http;
 use crate::identity::{Identities, Proof, ProvenIdentity};
-use crate::vault::{ListedVersion, ObjectVersion, Vault, VaultRef};
+use crate::vault::{Ask, ListedVersion, ObjectVersion, Vault, VaultRef};
 
 /// Most names of a listing.
 pub const MAX_NAMES: usize = 10_000;
@@ -86,7 +86,7 @@ pub trait Source: Send + Sync + 'static {
         proof: &Proof,
         vault: &VaultRef,
         object: &ObjectRef,
-        deadline: Instant,
+        ask: &Ask,
     ) -> Result<ObjectVersion>;
 }
 
@@ -97,9 +97,9 @@ impl Source for Vault {
         proof: &Proof,
         vault: &VaultRef,
         object: &ObjectRef,
-        deadline: Instant,
+        ask: &Ask,
     ) -> Result<ObjectVersion> {
-        Vault::get(self, proof, vault, object, deadline).await
+        Vault::get(self, proof, vault, object, ask).await
     }
 }
 
@@ -143,8 +143,10 @@ impl Fetch {
         };
         let (source, proof, vault) = (self.source.clone(), proof.clone(), vault.clone());
         let wanted = key.object.clone();
-        let flight =
-            async move { source.get(&proof, &vault, &wanted, deadline).await.map(Arc::new) };
+        let flight = async move {
+            let ask = Ask::first(deadline);
+            source.get(&proof, &vault, &wanted, &ask).await.map(Arc::new)
+        };
         detached(flight, deadline, || {
             format!("GET {}/{}/{}", key.vault, object.kind.collection(), object.name)
         })
@@ -266,7 +268,10 @@ impl Origin for Access {
     fn list(&self, kind: ObjectKind, deadline: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
         Box::pin(async move {
             self.with_proof(kind, deadline, |proof| async move {
-                self.fetch.vault.list(&proof, &self.vault, kind, MAX_NAMES, deadline).await
+                self.fetch
+                    .vault
+                    .list(&proof, &self.vault, kind, MAX_NAMES, &Ask::first(deadline))
+                    .await
             })
             .await
         })
@@ -281,7 +286,9 @@ impl Origin for Access {
         Box::pin(async move {
             let (vault, name) = (&self.fetch.vault, &name);
             self.with_proof(kind, deadline, |proof| async move {
-                vault.versions(&proof, &self.vault, kind, name, MAX_VERSIONS, deadline).await
+                vault
+                    .versions(&proof, &self.vault, kind, name, MAX_VERSIONS, &Ask::first(deadline))
+                    .await
             })
             .await
         })

@@ -7,6 +7,7 @@
 //! request to a custom cloud carries none: its challenge tells the scope ([`Vault::scope`]).
 
 mod answer;
+mod ask;
 pub(crate) mod challenge;
 pub mod model;
 
@@ -21,6 +22,7 @@ use crate::identity::Proof;
 use crate::telemetry::metrics;
 
 use answer::{Asked, Page};
+pub use ask::{Ask, Patience, Urgency};
 pub use model::{Body, Jwk, ListedVersion, ObjectVersion};
 
 /// The data plane version we speak; upstream's too.
@@ -92,7 +94,7 @@ impl Vault {
         proof: &Proof,
         vault: &VaultRef,
         object: &ObjectRef,
-        deadline: Instant,
+        ask: &Ask,
     ) -> Result<ObjectVersion> {
         let url = format!(
             "{}/{}/{}/{}",
@@ -102,7 +104,7 @@ impl Vault {
             object.version.as_str()
         );
         let begun = Instant::now();
-        let answer = self.authorized(proof, Asked::Object, &url, deadline).await;
+        let answer = self.authorized(proof, Asked::Object, &url, ask).await;
         let outcome = answer.and_then(|answer| answer::object(object, &url, &answer));
         if let Ok(found) = &outcome {
             let (object_type, version) = (object.kind.as_str(), &found.version);
@@ -119,12 +121,12 @@ impl Vault {
         vault: &VaultRef,
         kind: ObjectKind,
         max_names: usize,
-        deadline: Instant,
+        ask: &Ask,
     ) -> Result<Vec<ObjectName>> {
         let first = format!("{}/{}", vault.url(), kind.collection());
         let read = |answer: &Answer| answer::names(kind, &first, answer);
         let begun = Instant::now();
-        let outcome = self.pages(proof, &first, max_names, read, deadline).await;
+        let outcome = self.pages(proof, &first, max_names, read, ask).await;
         metrics::keyvault_request(kind, "", begun.elapsed(), &outcome);
         outcome
     }
@@ -137,12 +139,12 @@ impl Vault {
         kind: ObjectKind,
         name: &ObjectName,
         max_versions: usize,
-        deadline: Instant,
+        ask: &Ask,
     ) -> Result<Vec<ListedVersion>> {
         let first = format!("{}/{}/{name}/versions", vault.url(), kind.collection());
         let read = |answer: &Answer| answer::versions(kind, &first, answer);
         let begun = Instant::now();
-        let outcome = self.pages(proof, &first, max_versions, read, deadline).await;
+        let outcome = self.pages(proof, &first, max_versions, read, ask).await;
         metrics::keyvault_request(kind, name.as_str(), begun.elapsed(), &outcome);
         outcome
     }
@@ -154,13 +156,13 @@ impl Vault {
         first: &str,
         max_items: usize,
         read: impl Fn(&Answer) -> Result<Page<T>>,
-        deadline: Instant,
+        ask: &Ask,
     ) -> Result<Vec<T>> {
         let mut items = Vec::new();
         let mut next = Some(first.to_owned());
         for _ in 0..MAX_PAGES {
             let Some(url) = next else { return Ok(items) };
-            let answer = self.authorized(proof, Asked::List, &url, deadline).await?;
+            let answer = self.authorized(proof, Asked::List, &url, ask).await?;
             let page = read(&answer)?;
             items.extend(page.items);
             if items.len() > max_items {
@@ -190,8 +192,9 @@ impl Vault {
         proof: &Proof,
         asked: Asked,
         url: &str,
-        deadline: Instant,
+        ask: &Ask,
     ) -> Result<Answer> {
+        let deadline = ask.patience.deadline();
         let max_body = match asked {
             Asked::Object => MAX_OBJECT,
             Asked::List => MAX_PAGE,

@@ -1,13 +1,12 @@
 //! What was observed of the Go provider 1.8.2, and where akvfs differs on purpose.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use akvfs::emulator::{Emulator, SYSTEM_IDENTITY, Seed, Service, Trouble, USER_IDENTITY, Where};
 use akvfs::error::Result;
 use akvfs::fetch::{ObjectRef, Source};
 use akvfs::identity::Proof;
-use akvfs::vault::{Body, ObjectVersion, VaultRef};
+use akvfs::vault::{Ask, Body, ObjectVersion, VaultRef};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -233,7 +232,7 @@ impl Source for Fixed {
         _: &Proof,
         _: &VaultRef,
         object: &ObjectRef,
-        _: Instant,
+        _: &Ask,
     ) -> Result<ObjectVersion> {
         let value = akvfs::Secret::new(self.0.clone());
         Ok(ObjectVersion {

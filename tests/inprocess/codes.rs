@@ -10,7 +10,7 @@ use akvfs::emulator::{Seed, Service, Trouble, Verb, Where};
 use akvfs::error::Result;
 use akvfs::fetch::{ObjectRef, Source};
 use akvfs::identity::Proof;
-use akvfs::vault::{Body, ObjectVersion, VaultRef};
+use akvfs::vault::{Ask, Body, ObjectVersion, VaultRef};
 use async_trait::async_trait;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -72,7 +72,7 @@ impl Source for Panicking {
         _: &Proof,
         _: &VaultRef,
         object: &ObjectRef,
-        _: Instant,
+        _: &Ask,
     ) -> Result<ObjectVersion> {
         assert!(self.0.load(Ordering::SeqCst), "planned");
         Ok(ObjectVersion {
