@@ -14,7 +14,7 @@ use crate::csi::mount::Mounter;
 use crate::csi::{HealthService, Provider};
 use crate::delivery::response;
 use crate::error::{Code, Error, Result};
-use crate::fetch::Fetch;
+use crate::fetch::{self, Ages, Fetch};
 use crate::http::{self, Http, UserAgent};
 use crate::policy::PolicyFile;
 use crate::render;
@@ -51,7 +51,14 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
     let clouds = CloudSource::new(endpoints.clone(), &args.cloud_name, args.cloud_env_dir.clone())?;
     let user_agent = UserAgent::new(&args.custom_user_agent)?;
     let http = http::Options { user_agent, ..http::Options::default() };
-    let fetch = Fetch::new(Http::with(endpoints, http))?;
+    let ages = Ages {
+        first: args.mount_max_age,
+        refresh: args.refresh_max_age,
+        max_stale: args.max_stale,
+        ..Ages::default()
+    };
+    let held = fetch::Options { ages, max_bytes: args.max_held_bytes };
+    let fetch = Fetch::with(Http::with(endpoints, http), held)?;
     let options = response::Options {
         render: render::Options {
             construct_pem_chain: args.construct_pem_chain,

@@ -7,6 +7,7 @@
 //! value is bounded and parsed once, here, into types that cannot be wrong any more.
 
 pub(crate) mod claim;
+pub(crate) mod duration;
 mod loose;
 pub mod manifest;
 mod names;
@@ -20,6 +21,7 @@ pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::cloud::Cloud;
 use crate::secret::Secret;
@@ -73,6 +75,9 @@ pub struct MountSpec {
     pub identity: Claim,
     /// What is wanted.
     pub wanted: Wanted,
+    /// `maxStale`: how long after the vault's last answer values may still be given while it cannot be
+    /// asked, to a first mount too. `None`: to mounts that have them, as long as the operator allows.
+    pub max_stale: Option<Duration>,
     /// Notices for the log: deprecated spellings, merged duplicates, likely mistakes. No secrets.
     pub notices: Vec<String>,
 }
@@ -199,7 +204,7 @@ pub enum Encoding {
 }
 
 /// One entry of `objects`, validated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct ObjectSpec {
     /// Position in the class, from 0, for error messages.
     pub index: usize,

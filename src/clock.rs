@@ -80,7 +80,7 @@ mod tests {
         let (begun, wall) = (clock.now(), clock.wall());
         let sleeper = tokio::spawn({
             let clock = clock.clone();
-            async move { clock.sleep(hour).await }
+            async move { clock.sleep_until(begun + hour).await }
         });
         clock.advance(hour / 2);
         tokio::time::sleep(Duration::from_millis(20)).await;

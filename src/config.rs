@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
+pub(crate) use crate::class::duration::parse as duration;
 use crate::telemetry::Format;
 
 /// Serve the Secrets Store CSI Driver
@@ -77,6 +78,18 @@ pub struct ProviderArgs {
     /// Most bytes of one Mount's response; the driver takes 4 MiB
     #[arg(long, value_name = "BYTES", default_value_t = 4 * 1024 * 1024, env = "AKVFS_MAX_RESPONSE_BYTES")]
     pub max_response_bytes: usize,
+    /// How old a value may be that a new mount gets: pods that start together ask the vault once
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, env = "AKVFS_MOUNT_MAX_AGE")]
+    pub mount_max_age: Duration,
+    /// How old a value may be when the driver looks for a new one
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, env = "AKVFS_REFRESH_MAX_AGE")]
+    pub refresh_max_age: Duration,
+    /// How long after a vault's last answer what is mounted stays while the vault cannot be asked
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration, env = "AKVFS_MAX_STALE")]
+    pub max_stale: Duration,
+    /// Most bytes of values held in memory, and of requests that run
+    #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024 * 1024, env = "AKVFS_MAX_HELD_BYTES")]
+    pub max_held_bytes: usize,
     /// Which pods may ask for which vaults, with which identities (docs/POLICY.md)
     #[arg(long, value_name = "FILE", env = "AKVFS_POLICY")]
     pub policy: Option<PathBuf>,
@@ -223,34 +236,6 @@ fn metrics_backend(text: &str) -> Result<String, String> {
         true => Ok(text.to_owned()),
         false => Err("the only metrics backend is Prometheus".to_owned()),
     }
-}
-
-/// Go's duration syntax, as far as flags use it: `5s`, `500ms`, `1m30s`, `0.5s`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let invalid = || "expected a duration such as 5s, 500ms or 1m30s".to_owned();
-    let (mut rest, mut total) = (text, Duration::ZERO);
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
-        let (number, tail) = rest.split_at(digits);
-        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let number: f64 = number.parse().map_err(|_| invalid())?;
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" => 1e-6,
-            _ => return Err(invalid()),
-        };
-        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| invalid())?;
-        total = total.checked_add(part).ok_or_else(invalid)?;
-        rest = tail;
-    }
-    Ok(total)
 }
 
 #[cfg(test)]

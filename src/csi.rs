@@ -11,6 +11,8 @@ mod deadline;
 pub mod listen;
 pub mod mount;
 mod observe;
+mod published;
+mod slots;
 mod targets;
 
 use std::sync::Arc;

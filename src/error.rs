@@ -191,6 +191,8 @@ struct Inner {
     wanted_scope: Option<String>,
     /// Only this caller's deadline kept the request from being tried again.
     hurried: bool,
+    /// The vault's network rules refuse this machine: that is about the way, not about the caller.
+    firewall: bool,
 }
 
 impl Error {
@@ -206,6 +208,7 @@ impl Error {
             retry_after: None,
             wanted_scope: None,
             hurried: false,
+            firewall: false,
         }))
     }
 
@@ -276,6 +279,13 @@ impl Error {
         self
     }
 
+    /// Records that the vault's network rules refuse this machine.
+    #[must_use]
+    pub(crate) fn by_firewall(mut self, firewall: bool) -> Self {
+        self.0.firewall = firewall;
+        self
+    }
+
     /// Records that a caller with more time would have tried again.
     #[must_use]
     pub(crate) fn hurried(mut self) -> Self {
@@ -316,6 +326,11 @@ impl Error {
     /// The service's own error code.
     pub fn service_code(&self) -> Option<&str> {
         self.0.service_code.as_deref()
+    }
+
+    /// Whether the vault's network rules refuse this machine, whoever asks.
+    pub(crate) fn is_firewall(&self) -> bool {
+        self.0.firewall
     }
 
     /// The scope the vault asks for instead of the one used.

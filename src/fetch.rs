@@ -1,28 +1,128 @@
-//! Object versions for a proven identity.
+//! Object versions for a proven identity: one request for everybody who may know its answer.
 //!
 //! Deliveries reach values only through an [`Origin`]: "what this mount may ask". The real one is
 //! [`Access`], which binds a claim to a vault: it proves the claim (again when a proof has ended) and
-//! then asks [`Fetch::get`]. Every request to the vault runs as a detached task: a caller that goes away
-//! breaks no connection.
+//! then asks [`Fetch`]. What is shared is shared under a [`ValueKey`], in which the identity is one that
+//! the caller has proved; nothing is ever shared across identities.
+//!
+//! What a caller gets is a matter of his [`Demand`]:
+//!
+//! - a value that is young enough is given at once: younger than [`Ages::first`] to somebody who has not
+//!   seen one, than [`Ages::refresh`] to somebody who looks for a newer one. Its age counts from when the
+//!   request was sent;
+//! - else he joins the request that runs for this key, or starts one. It is a task of its own: whoever
+//!   goes away fails nobody, and it goes on as long as the most patient of those who wait;
+//! - a refusal (404, 403, disabled) answers everybody for five seconds. If a value was held, whoever
+//!   shows it is told only when a second look, five seconds later, finds the same; then it is wiped;
+//! - while the vault cannot be asked (429, 5xx, no answer, no name, its firewall), the last good value is
+//!   given to demands that allow it, as long as they allow.
+//!
+//! A token that the vault does not take concerns only who sent it: the others ask with their own.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+mod access;
+mod state;
+mod table;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::class::{Claim, ObjectKind, ObjectName, ObjectSpec, Version};
-use crate::error::{Code, Error, Hop, Result};
+pub use access::Access;
+
+use crate::budget::Budget;
+use crate::class::{ObjectKind, ObjectName, ObjectSpec, Version};
+use crate::clock::Clock;
+use crate::error::Result;
 use crate::http::Http;
 use crate::identity::{Identities, Proof, ProvenIdentity};
 use crate::vault::{Ask, ListedVersion, ObjectVersion, Vault, VaultRef};
+use table::{Request, Table, Wish};
 
 /// Most names of a listing.
 pub const MAX_NAMES: usize = 10_000;
+/// Most vaults whose scope is remembered.
+const MAX_SCOPES: usize = 256;
 /// Most versions of one object.
 pub const MAX_VERSIONS: usize = 10_000;
+
+/// How old what is given may be, for the whole process.
+#[derive(Clone, Copy, Debug)]
+pub struct Ages {
+    /// To somebody who has not seen a value: as much as makes a scale-up one request, and little
+    /// enough that a restart after a rotation sees the new value.
+    pub first: Duration,
+    /// To somebody who has a value and looks for a newer one.
+    pub refresh: Duration,
+    /// Of a refusal: so long it answers everybody who asks.
+    pub refused: Duration,
+    /// While the vault cannot be asked, since its last positive answer; whatever a demand allows.
+    pub max_stale: Duration,
+}
+
+impl Default for Ages {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(5),
+            refresh: Duration::from_secs(60),
+            refused: Duration::from_secs(5),
+            max_stale: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// How a [`Fetch`] works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Ages.
+    pub ages: Ages,
+    /// Most bytes of values held, by trees and by requests too.
+    pub max_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ages: Ages::default(), max_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// Why somebody asks, which says how old the answer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// He has not seen a value. A refusal is told at once.
+    First,
+    /// He shows a value and looks for a newer one.
+    Refresh,
+    /// The same, and he wants the vault to be asked now.
+    Now,
+}
+
+/// What a caller would take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Why he asks.
+    pub freshness: Freshness,
+    /// While the vault cannot be asked: how long ago its last positive answer may be.
+    pub max_stale: Duration,
+}
+
+impl Demand {
+    /// Of somebody who has not seen a value, and wants none that is not known to be good.
+    pub const FIRST: Self = Self { freshness: Freshness::First, max_stale: Duration::ZERO };
+    /// Of somebody who shows a value and keeps it by himself while the vault cannot be asked.
+    pub const REFRESH: Self = Self { freshness: Freshness::Refresh, max_stale: Duration::ZERO };
+
+    fn max_stale_at_first(self) -> Duration {
+        match self.freshness {
+            Freshness::First => self.max_stale,
+            Freshness::Refresh | Freshness::Now => Duration::ZERO,
+        }
+    }
+}
 
 /// An object to fetch from the mount's vault.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,13 +155,26 @@ pub struct ValueKey {
     pub object: ObjectRef,
 }
 
+impl fmt::Display for ValueKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ObjectRef { kind, name, version } = &self.object;
+        write!(f, "GET {}/{}/{name}/{}", self.vault, kind.collection(), version.as_str())
+    }
+}
+
 /// What one mount may ask for: its identity and its vault, bound together.
 pub trait Origin: Send + Sync + 'static {
-    /// Fetches one object version. Answers by `deadline` whatever the services do; the work itself
-    /// goes on in a detached task, so a waiter that gives up never fails another.
+    /// What the bytes are a share of that a mount holds; none if they are nobody else's.
+    fn budget(&self) -> Option<Arc<Budget>> {
+        None
+    }
+
+    /// One object version, as the demand wants it. Answers by `deadline` whatever the services do; the
+    /// work itself goes on in a detached task, so a waiter that gives up never fails another.
     fn get(
         &self,
         object: ObjectRef,
+        demand: Demand,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Arc<ObjectVersion>>>;
 
@@ -73,8 +186,9 @@ pub trait Origin: Send + Sync + 'static {
         &self,
         kind: ObjectKind,
         name: ObjectName,
+        demand: Demand,
         deadline: Instant,
-    ) -> BoxFuture<'_, Result<Vec<ListedVersion>>>;
+    ) -> BoxFuture<'_, Result<Arc<Vec<ListedVersion>>>>;
 }
 
 /// Where values come from: the vault, or what a test passes in.
@@ -105,192 +219,142 @@ impl Source for Vault {
 
 /// Fetches for every mount of the process.
 #[derive(Clone)]
-pub struct Fetch {
+pub struct Fetch(Arc<Inner>);
+
+struct Inner {
     identities: Identities,
     vault: Vault,
     source: Arc<dyn Source>,
+    ages: Ages,
+    /// What custom clouds' vaults ask tokens for, as their challenges say.
+    scopes: Mutex<HashMap<VaultRef, String>>,
+    budget: Arc<Budget>,
+    objects: Arc<Table<ObjectVersion>>,
+    versions: Arc<Table<Vec<ListedVersion>>>,
 }
 
 impl Fetch {
     /// The real thing, over these clients.
     pub fn new(http: Http) -> Result<Self> {
+        Self::with(http, Options::default())
+    }
+
+    /// The same with other options.
+    pub fn with(http: Http, options: Options) -> Result<Self> {
         let vault = Vault::new(http.clone());
-        Self::with_source(http, Arc::new(vault))
+        Self::assemble(http, options, vault.clone(), Arc::new(vault))
     }
 
     /// The same with another source of values; identities and lists stay real.
     pub fn with_source(http: Http, source: Arc<dyn Source>) -> Result<Self> {
-        Ok(Self { identities: Identities::new(http.clone())?, vault: Vault::new(http), source })
+        let vault = Vault::new(http.clone());
+        Self::assemble(http, Options::default(), vault, source)
+    }
+
+    fn assemble(
+        http: Http,
+        options: Options,
+        vault: Vault,
+        source: Arc<dyn Source>,
+    ) -> Result<Self> {
+        let budget = Budget::new(options.max_bytes);
+        let (clock, ages) = (http.clock().clone(), options.ages);
+        let objects = Table::new(clock.clone(), ages, budget.clone(), ObjectVersion::size);
+        let of_list = |list: &Vec<ListedVersion>| list.iter().map(ListedVersion::size).sum();
+        let versions = Table::new(clock, ages, budget.clone(), of_list);
+        let (kept, lists) = (Arc::downgrade(&objects), Arc::downgrade(&versions));
+        budget.on_need(move |bytes| {
+            if let (Some(kept), Some(lists)) = (kept.upgrade(), lists.upgrade()) {
+                kept.make_room(bytes);
+                lists.make_room(bytes);
+            }
+        });
+        let identities = Identities::new(http)?;
+        Ok(Self(Arc::new(Inner {
+            identities,
+            vault,
+            source,
+            ages,
+            scopes: Mutex::default(),
+            budget,
+            objects,
+            versions,
+        })))
     }
 
     /// The identities of the process.
     pub(crate) fn identities(&self) -> &Identities {
-        &self.identities
+        &self.0.identities
     }
 
-    /// One object version for a proven identity, by `deadline`.
+    /// What time it is for ages.
+    pub(crate) fn clock(&self) -> &Clock {
+        self.0.identities.http().clock()
+    }
+
+    /// How old what is given may be.
+    pub(crate) fn ages(&self) -> Ages {
+        self.0.ages
+    }
+
+    /// The scope that a vault asked for.
+    fn scope(&self, vault: &VaultRef) -> Option<String> {
+        self.0.scopes.lock().unwrap_or_else(PoisonError::into_inner).get(vault).cloned()
+    }
+
+    fn remember_scope(&self, vault: &VaultRef, scope: String) {
+        let mut scopes = self.0.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        if scopes.len() >= MAX_SCOPES {
+            scopes.clear();
+        }
+        scopes.insert(vault.clone(), scope);
+    }
+
+    /// One object version for a proven identity, by `deadline`. `group`: see [`Ask::group`].
     pub async fn get(
         &self,
         proof: &Proof,
         vault: &VaultRef,
         object: &ObjectRef,
+        demand: Demand,
+        group: &Arc<str>,
         deadline: Instant,
     ) -> Result<Arc<ObjectVersion>> {
-        let key = ValueKey {
-            identity: proof.identity().clone(),
-            vault: vault.url(),
-            object: object.clone(),
-        };
-        let (source, proof, vault) = (self.source.clone(), proof.clone(), vault.clone());
-        let wanted = key.object.clone();
-        let flight = async move {
-            let ask = Ask::first(deadline);
-            source.get(&proof, &vault, &wanted, &ask).await.map(Arc::new)
-        };
-        detached(flight, deadline, || {
-            format!("GET {}/{}/{}", key.vault, object.kind.collection(), object.name)
-        })
-        .await
-    }
-}
-
-/// Runs `work` as its own task and waits for it until `deadline`. A panic in it is an error here.
-async fn detached<T: Send + 'static>(
-    work: impl Future<Output = Result<T>> + Send + 'static,
-    deadline: Instant,
-    what: impl Fn() -> String,
-) -> Result<T> {
-    let task = tokio::spawn(AssertUnwindSafe(work).catch_unwind());
-    match tokio::time::timeout_at(deadline.into(), task).await {
-        Ok(Ok(Ok(result))) => result,
-        Ok(_) => Err(Error::new(Code::Internal, format!("{}: a task of akvfs failed", what()))
-            .fix("this is a bug; the log names the place")),
-        Err(_) => {
-            Err(Error::new(Code::TimedOut, format!("{}: no answer before the deadline", what()))
-                .at(Hop::Vault)
-                .fix("check the vault's health and that the node may reach it"))
-        }
-    }
-}
-
-/// A claim bound to a vault.
-pub struct Access {
-    fetch: Fetch,
-    claim: Claim,
-    vault: VaultRef,
-    /// The scope learnt from the vault's challenge, where the cloud's table did not know it.
-    scope: Mutex<Option<String>>,
-}
-
-impl Access {
-    /// Binds; nothing is requested yet.
-    pub fn new(fetch: Fetch, claim: Claim, vault: VaultRef) -> Self {
-        Self { fetch, claim, vault, scope: Mutex::new(None) }
-    }
-
-    /// The vault this access is bound to.
-    pub fn vault(&self) -> &VaultRef {
-        &self.vault
-    }
-
-    /// Proves the claim, or finds its live proof.
-    pub async fn prove(&self, kind: ObjectKind, deadline: Instant) -> Result<Proof> {
-        self.prove_anew(kind, None, deadline).await
-    }
-
-    async fn prove_anew(
-        &self,
-        kind: ObjectKind,
-        refused: Option<&Proof>,
-        deadline: Instant,
-    ) -> Result<Proof> {
-        let known = self.scope.lock().map_or_else(|e| e.into_inner().clone(), |s| s.clone());
-        let scope = match known {
-            Some(scope) => scope,
-            None => {
-                let scope = self.fetch.vault.scope(&self.vault, kind, deadline).await?;
-                self.remember(scope.clone());
-                scope
-            }
-        };
-        let (claim, cloud) = (&self.claim, &self.vault.cloud);
-        self.fetch.identities.prove_anew(claim, cloud, &scope, refused, deadline).await
-    }
-
-    fn remember(&self, scope: String) {
-        *self.scope.lock().unwrap_or_else(|e| e.into_inner()) = Some(scope);
-    }
-
-    /// Runs one request with a proof; once more when the vault's checked challenge asks for a token
-    /// of another scope, or no longer accepts a token that was kept from earlier.
-    async fn with_proof<T, F>(
-        &self,
-        kind: ObjectKind,
-        deadline: Instant,
-        request: impl Fn(Proof) -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        let proof = self.prove(kind, deadline).await?;
-        let error = match request(proof.clone()).await {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        if let Some(scope) = error.wanted_scope() {
-            self.remember(scope.to_owned());
-        } else if error.code() != Code::Unauthenticated {
-            return Err(error);
-        }
-        let another = self.prove_anew(kind, Some(&proof), deadline).await?;
-        if another.same_as(&proof) {
-            return Err(error);
-        }
-        request(another).await
-    }
-}
-
-impl Origin for Access {
-    fn get(
-        &self,
-        object: ObjectRef,
-        deadline: Instant,
-    ) -> BoxFuture<'_, Result<Arc<ObjectVersion>>> {
-        Box::pin(async move {
-            let object = &object;
-            self.with_proof(object.kind, deadline, |proof| async move {
-                self.fetch.get(&proof, &self.vault, object, deadline).await
+        let wish = Wish { key: key(proof, vault, object), proof, demand, group, deadline };
+        let request = || -> Request<ObjectVersion> {
+            let (source, vault, object) = (self.0.source.clone(), vault.clone(), object.clone());
+            Arc::new(move |proof, ask| {
+                let (source, vault, object) = (source.clone(), vault.clone(), object.clone());
+                async move { source.get(&proof, &vault, &object, &ask).await }.boxed()
             })
-            .await
-        })
+        };
+        self.0.objects.get(wish, request).await
     }
 
-    fn list(&self, kind: ObjectKind, deadline: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
-        Box::pin(async move {
-            self.with_proof(kind, deadline, |proof| async move {
-                self.fetch
-                    .vault
-                    .list(&proof, &self.vault, kind, MAX_NAMES, &Ask::first(deadline))
-                    .await
-            })
-            .await
-        })
-    }
-
-    fn versions(
+    /// The versions of an object, likewise.
+    async fn versions(
         &self,
-        kind: ObjectKind,
-        name: ObjectName,
+        proof: &Proof,
+        vault: &VaultRef,
+        object: &ObjectRef,
+        demand: Demand,
+        group: &Arc<str>,
         deadline: Instant,
-    ) -> BoxFuture<'_, Result<Vec<ListedVersion>>> {
-        Box::pin(async move {
-            let (vault, name) = (&self.fetch.vault, &name);
-            self.with_proof(kind, deadline, |proof| async move {
-                vault
-                    .versions(&proof, &self.vault, kind, name, MAX_VERSIONS, &Ask::first(deadline))
-                    .await
+    ) -> Result<Arc<Vec<ListedVersion>>> {
+        let wish = Wish { key: key(proof, vault, object), proof, demand, group, deadline };
+        let request = || -> Request<Vec<ListedVersion>> {
+            let (client, vault, object) = (self.0.vault.clone(), vault.clone(), object.clone());
+            Arc::new(move |proof, ask| {
+                let (client, vault, object) = (client.clone(), vault.clone(), object.clone());
+                let ObjectRef { kind, name, .. } = object;
+                async move { client.versions(&proof, &vault, kind, &name, MAX_VERSIONS, &ask).await }
+                    .boxed()
             })
-            .await
-        })
+        };
+        self.0.versions.get(wish, request).await
     }
+}
+
+fn key(proof: &Proof, vault: &VaultRef, object: &ObjectRef) -> ValueKey {
+    ValueKey { identity: proof.identity().clone(), vault: vault.url(), object: object.clone() }
 }

@@ -98,7 +98,6 @@ impl Http {
     }
 
     /// What time it is.
-    #[allow(dead_code)]
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.options.clock
     }

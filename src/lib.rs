@@ -25,6 +25,7 @@
 #![warn(missing_docs, unreachable_pub)]
 
 pub mod app;
+pub mod budget;
 pub mod class;
 pub mod cli;
 pub mod clock;

@@ -15,6 +15,8 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use crate::class::{Claim, MountSpec, Pod, Tenant};
 use crate::error::{Code, Error, Result, printable};
 
@@ -59,6 +61,7 @@ struct Limits {
     clouds: Option<Vec<String>>,
     mount_modes: Option<Vec<MountMode>>,
     max_response_bytes: Option<usize>,
+    max_stale: Option<Duration>,
 }
 
 /// Identity modes by their stable names.
@@ -138,10 +141,12 @@ impl MountMode {
 }
 
 /// What was granted, with the ceilings that come with it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Granted {
     /// Most bytes of the response, where the rule sets a ceiling below the process's.
     pub max_response_bytes: Option<usize>,
+    /// How stale values may be, where the rule sets a ceiling below the process's.
+    pub max_stale: Option<Duration>,
 }
 
 impl Policy {
@@ -165,7 +170,7 @@ impl Policy {
         let rule = self.rules.iter().find(|rule| rule.matches(pod));
         let grant = rule.map_or(&self.default, |rule| &rule.grant);
         let limits = match grant {
-            Grant::All => return Ok(Granted { max_response_bytes: None }),
+            Grant::All => return Ok(Granted::default()),
             Grant::Only(limits) => limits,
             Grant::None => {
                 return Err(denied(match rule {
@@ -182,7 +187,8 @@ impl Policy {
             let name = rule.map_or("", |rule| &rule.name);
             denied(format!("rule \"{name}\" does not allow {what} ({key})"))
         })?;
-        Ok(Granted { max_response_bytes: limits.max_response_bytes })
+        let Limits { max_response_bytes, max_stale, .. } = **limits;
+        Ok(Granted { max_response_bytes, max_stale })
     }
 }
 

@@ -199,8 +199,10 @@ impl Vault {
             Asked::Object => MAX_OBJECT,
             Asked::List => MAX_PAGE,
         };
+        let clock = self.http.clock();
         let ask = || async {
-            let answer = self.request(url, Some(proof), max_body, deadline).await?;
+            ask.patience.sends(clock.now());
+            let answer = self.request(url, Some(proof), max_body, Instant::now() + TRY).await?;
             match answer.status {
                 200 => Ok(answer),
                 401 => Err(challenge::unauthorized(&answer, url, proof.scope())),

@@ -39,14 +39,15 @@ pub use refresh::{Announcement, Refreshed};
 pub use slot::Slot;
 pub use status::{Failure, ObjectStatus, Status};
 
+use crate::budget::Budget;
 use crate::class::{ObjectSpec, Version};
 use crate::error::{Code, Error, Result};
-use crate::fetch::Origin;
+use crate::fetch::{Demand, Origin};
 use crate::render;
 use crate::secret::Secret;
 use generation::Generations;
 use plan::PlannedObject;
-use slot::{Budget, Content};
+use slot::Content;
 use status::Notes;
 
 /// Bounds of a view.
@@ -105,11 +106,11 @@ impl View {
             generations: RwLock::new(Generations::first(&plan)),
             notes: Notes::new(plan.len()),
             plan,
+            budget: Budget::share(origin.budget(), limits.max_bytes),
             origin,
             render,
             limits,
             open: Mutex::new(HashMap::new()),
-            budget: Budget::new(limits.max_bytes),
             fetches: Semaphore::new(limits.fetches),
             waiting: Semaphore::new(limits.fetches.saturating_add(limits.queue)),
             refreshing: tokio::sync::Mutex::new(()),
@@ -181,7 +182,7 @@ impl View {
     async fn content(&self, object: usize, wanted: &Version, limit: Instant) -> Result<Content> {
         let planned = self.plan.objects.get(object).ok_or_else(broken)?;
         let spec = ObjectSpec { version: wanted.clone(), ..planned.spec.clone() };
-        let work = obtain(self.origin.as_ref(), &spec, self.render, limit);
+        let work = obtain(self.origin.as_ref(), &spec, self.render, Demand::FIRST, limit);
         let obtained = tokio::time::timeout_at(limit.into(), work)
             .await
             .unwrap_or_else(|_| Err(late(Some(planned), "no answer before the fetch's limit")))?;

@@ -6,11 +6,13 @@
 //! ignored.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::cloud::CloudSource;
 use crate::error::{Error, Result, printable};
 
 use super::claim::{self, Caller, Inputs};
+use super::duration;
 use super::objects;
 use super::paths::Rules;
 use super::{Claim, MountSpec, Parsed, Pod, Request, Secrets, VaultName, Wanted};
@@ -100,9 +102,16 @@ impl Parameters<'_> {
         {
             notices.push("clientcertificate has no effect beside clientsecret".to_owned());
         }
-        let wanted = Wanted::Objects(objects);
-        let pod = self.pod;
-        Ok(Parsed::Mount(Box::new(MountSpec { pod, cloud, vault, identity, wanted, notices })))
+        let max_stale = self.max_stale()?;
+        Ok(Parsed::Mount(Box::new(MountSpec {
+            pod: self.pod,
+            cloud,
+            vault,
+            identity,
+            wanted: Wanted::Objects(objects),
+            max_stale,
+            notices,
+        })))
     }
 
     /// A parameter, trimmed; blank when it is not there.
@@ -113,6 +122,16 @@ impl Parameters<'_> {
     /// A Go boolean; blank is false.
     fn flag(&self, key: &str) -> Result<bool> {
         parse_bool(key, self.value(key))
+    }
+
+    /// Not upstream's: how stale a value may be while its vault cannot be asked.
+    fn max_stale(&self) -> Result<Option<Duration>> {
+        match self.value("maxStale") {
+            "" => Ok(None),
+            text => duration::parse(text).map(Some).map_err(|expected| {
+                Error::class(format!("maxStale is \"{}\"", printable(text, QUOTED))).fix(expected)
+            }),
+        }
     }
 
     /// The classic documentation spells this flag in lower case, where the exact key alone counts.

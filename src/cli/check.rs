@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::class::{FilePath, ObjectSpec, Wanted};
 use crate::error::{Code, Error, Result};
+use crate::fetch::{Ages, Demand};
 use crate::view::{self, Obtained};
 
 use super::say;
@@ -42,7 +43,7 @@ struct Row {
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let opened = args.source.open().await?;
+    let opened = args.source.open(Ages::default()).await?;
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let objects = match &opened.wanted {
         Wanted::Objects(objects) => objects.clone(),
@@ -102,14 +103,14 @@ impl From<Obtained> for Shown {
 /// Every version of the object that would be mounted.
 async fn check(opened: &Opened, object: &ObjectSpec, deadline: Instant) -> Vec<Checked> {
     let origin = opened.origin.as_ref();
-    let versions = match view::expand(origin, object, deadline).await {
+    let versions = match view::expand(origin, object, Demand::FIRST, deadline).await {
         Ok(versions) => versions,
         Err(error) => return vec![Checked { object: object.clone(), shown: Err(error) }],
     };
     let mut checked = Vec::with_capacity(versions.len());
     for object in versions {
         // A value that cannot become its file would fail the mount, so it fails the check.
-        let obtained = view::obtain(origin, &object, opened.render, deadline).await;
+        let obtained = view::obtain(origin, &object, opened.render, Demand::FIRST, deadline).await;
         checked.push(Checked { object, shown: obtained.map(Shown::from) });
     }
     checked

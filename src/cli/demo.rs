@@ -8,6 +8,7 @@ mod steps;
 mod tree;
 
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
@@ -16,6 +17,8 @@ use crate::class::manifest::Manifest;
 use crate::cloud::CloudSource;
 use crate::emulator::{Config, Emulator, Seed};
 use crate::error::{Code, Error, Result};
+use crate::fetch::{self, Ages, Fetch};
+use crate::http::Http;
 use crate::process;
 
 use steps::Tour;
@@ -56,6 +59,14 @@ spec:
           objectType: key
           objectAlias: signing.pub
 "#;
+/// A fetch that asks the vault each time: nobody wants to wait for the tour's rotations.
+fn fetch(emulator: &Emulator) -> Result<Fetch> {
+    let none = Duration::ZERO;
+    let ages = Ages { first: none, refresh: none, refused: none, ..Ages::default() };
+    let options = fetch::Options { ages, ..fetch::Options::default() };
+    Fetch::with(Http::new(emulator.endpoints()), options)
+}
+
 /// The object that is rotated.
 const ROTATED: &str = "db-password";
 

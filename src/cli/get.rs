@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Args as ClapArgs, value_parser};
 
 use crate::error::{Code, Error, Result};
+use crate::fetch::{Ages, Demand};
 use crate::render::{self, FileView};
 use crate::view;
 
@@ -25,7 +26,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let opened = args.source.open().await?;
+    let opened = args.source.open(Ages::default()).await?;
     for notice in &opened.notices {
         eprintln!("akvfs: note: {notice}");
     }
@@ -43,14 +44,16 @@ pub(super) async fn run(args: Args) -> Result<()> {
 }
 
 async fn fetch(opened: &Opened, name: &str, deadline: Instant) -> Result<FileView> {
+    let origin = opened.origin.as_ref();
     let (object, position) = opened.find(name)?;
-    let versions = view::expand(opened.origin.as_ref(), &object, deadline).await?;
+    let versions = view::expand(origin, &object, Demand::FIRST, deadline).await?;
     let found = versions.len();
     let object = versions.into_iter().nth(position).ok_or_else(|| {
         Error::new(Code::NotFound, format!("only {found} versions of the history are there"))
             .context(object.error_prefix())
     })?;
-    let files = view::obtain(opened.origin.as_ref(), &object, opened.render, deadline).await?.files;
+    let obtained = view::obtain(origin, &object, opened.render, Demand::FIRST, deadline);
+    let files = obtained.await?.files;
     // A name of the object means its own file; a name of a file only that.
     let possible = render::paths(&object, opened.render);
     let is_file = possible.iter().any(|path| path.as_str() == name);

@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::class::Wanted;
 use crate::delivery::fuse::{self, Mounted};
 use crate::error::{Code, Error, Result};
+use crate::fetch::Ages;
 use crate::view::{Layout, Limits, Plan, View};
 use crate::{config, process};
 
@@ -87,7 +88,9 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
         hangup.recv().await;
         hung_up.cancel();
     });
-    let opened = args.source.open().await?;
+    // A look for new versions must find the vault's answer, not that of the look before.
+    let ages = Ages { refresh: args.refresh_interval / 2, ..Ages::default() };
+    let opened = args.source.open(ages).await?;
     for notice in &opened.notices {
         eprintln!("akvfs: note: {notice}");
     }

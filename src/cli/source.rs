@@ -14,7 +14,7 @@ use crate::class::{
 };
 use crate::cloud::{Cloud, CloudSource, Endpoints};
 use crate::error::{Code, Error, Result};
-use crate::fetch::{Access, Fetch, Origin};
+use crate::fetch::{self, Access, Ages, Fetch, Origin};
 use crate::http::Http;
 use crate::render;
 use crate::vault::VaultRef;
@@ -79,16 +79,22 @@ pub(crate) struct Opened {
     _emulator: Option<crate::emulator::Emulator>,
 }
 
+fn new_fetch(endpoints: Endpoints, ages: Ages) -> Result<Fetch> {
+    Fetch::with(Http::new(endpoints), fetch::Options { ages, ..fetch::Options::default() })
+}
+
 impl SourceArgs {
     /// Opens the source. Nothing is requested from a vault yet.
-    pub(crate) async fn open(&self) -> Result<Opened> {
+    pub(crate) async fn open(&self, ages: Ages) -> Result<Opened> {
         match self.source.as_str() {
-            source if source.starts_with("dev:") => self.open_dev(&source["dev:".len()..]).await,
-            source if source.starts_with("https://") => self.open_vault(source).await,
+            source if source.starts_with("dev:") => {
+                self.open_dev(&source["dev:".len()..], ages).await
+            }
+            source if source.starts_with("https://") => self.open_vault(source, ages).await,
             source if source.starts_with("http://") => {
                 Err(Error::class("a vault is only asked over https"))
             }
-            source => self.open_manifest(source),
+            source => self.open_manifest(source, ages),
         }
     }
 
@@ -99,7 +105,7 @@ impl SourceArgs {
         }
     }
 
-    fn open_manifest(&self, source: &str) -> Result<Opened> {
+    fn open_manifest(&self, source: &str, ages: Ages) -> Result<Opened> {
         let (path, name) = match source.rsplit_once('#') {
             Some((path, name)) if !name.is_empty() && !Path::new(source).exists() => {
                 (path, Some(name))
@@ -134,10 +140,11 @@ impl SourceArgs {
                     .to_owned(),
             );
         }
+        let fetch = new_fetch(endpoints, ages)?;
         let description =
             format!("class {title}, vault {}, {}", vault.url(), describe(&spec.identity));
         Ok(Opened {
-            origin: Arc::new(Access::new(Fetch::new(Http::new(endpoints))?, spec.identity, vault)),
+            origin: Arc::new(Access::new(fetch, spec.identity, vault)),
             wanted: spec.wanted,
             render: self.render(),
             description,
@@ -147,10 +154,10 @@ impl SourceArgs {
         })
     }
 
-    async fn open_vault(&self, source: &str) -> Result<Opened> {
+    async fn open_vault(&self, source: &str, ages: Ages) -> Result<Opened> {
         let endpoints = Endpoints::here();
         let (vault, wanted) = vault_url(source, &endpoints)?;
-        let fetch = Fetch::new(Http::new(endpoints))?;
+        let fetch = new_fetch(endpoints, ages)?;
         let mut notices = Vec::new();
         let claim = self.claim(&fetch, &mut notices).await?;
         Ok(Opened {
@@ -165,7 +172,7 @@ impl SourceArgs {
     }
 
     #[cfg(feature = "emulator")]
-    async fn open_dev(&self, seed: &str) -> Result<Opened> {
+    async fn open_dev(&self, seed: &str, ages: Ages) -> Result<Opened> {
         use crate::emulator::{Config, Emulator, Seed};
         let seed = match seed {
             "" => Seed::default_seed()?,
@@ -177,6 +184,7 @@ impl SourceArgs {
             cloud: endpoints.cloud("AzurePublicCloud")?,
             name: VaultName::parse(emulator.vault_name())?,
         };
+        let fetch = new_fetch(endpoints, ages)?;
         let (client_id, client_secret) = emulator.service_principal();
         let claim = class::Claim::ServicePrincipal {
             tenant: class::Tenant::parse(emulator.tenant())?,
@@ -185,7 +193,7 @@ impl SourceArgs {
         };
         Ok(Opened {
             description: format!("embedded vault {}, {}", vault.url(), describe(&claim)),
-            origin: Arc::new(Access::new(Fetch::new(Http::new(endpoints))?, claim, vault)),
+            origin: Arc::new(Access::new(fetch, claim, vault)),
             wanted: Wanted::Listing(KINDS.to_vec()),
             render: self.render(),
             notices: Vec::new(),
@@ -194,7 +202,7 @@ impl SourceArgs {
     }
 
     #[cfg(not(feature = "emulator"))]
-    async fn open_dev(&self, _seed: &str) -> Result<Opened> {
+    async fn open_dev(&self, _: &str, _: Ages) -> Result<Opened> {
         Err(Error::class("this build has no emulator, so dev: cannot be used")
             .fix("build with the default features"))
     }

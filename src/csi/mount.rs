@@ -1,13 +1,13 @@
 //! What a Mount means: attributes in, files out.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::class::{self, MountSpec, Parsed, Wanted};
 use crate::cloud::CloudSource;
 use crate::delivery::response::{self, respond};
 use crate::error::{Code, Error, Result, printable};
-use crate::fetch::{Access, Fetch};
+use crate::fetch::{Access, Demand, Fetch, Freshness};
 use crate::policy::PolicyFile;
 use crate::secret::Secret;
 use crate::vault::VaultRef;
@@ -16,6 +16,8 @@ use prost::Message;
 use serde::Deserialize;
 
 use super::proto::{File, MountRequest, MountResponse, ObjectVersion};
+use super::published::Published;
+use super::slots::Slots;
 
 /// The outer wrap of every failure after decoding; users grep for it.
 pub(super) const FAILED: &str = "failed to mount objects, error";
@@ -66,18 +68,29 @@ impl Incoming {
     }
 }
 
+/// How stale values may be while their vault cannot be asked.
+struct MaxStale {
+    /// For a pod that starts.
+    first: Duration,
+    /// For a pod that has them.
+    shown: Duration,
+}
+
 /// Answers Mounts from the vaults.
 pub struct Mounter {
     fetch: Fetch,
     clouds: CloudSource,
     options: response::Options,
     policy: Option<Arc<PolicyFile>>,
+    slots: Slots,
+    published: Published,
 }
 
 impl Mounter {
     /// A mounter over `fetch`, with the clouds and bounds of the process.
     pub fn new(fetch: Fetch, clouds: CloudSource, options: response::Options) -> Self {
-        Self { fetch, clouds, options, policy: None }
+        let published = Published::new(fetch.clock().clone());
+        Self { fetch, clouds, options, policy: None, slots: Slots::default(), published }
     }
 
     /// The same, for pods that ask for what the policy allows.
@@ -96,10 +109,16 @@ impl Mounter {
         let attributes = zeroize::Zeroizing::new(text(&incoming.attributes));
         let secrets = zeroize::Zeroizing::new(text(&incoming.secrets));
         let request = class::request::decode(&attributes, &secrets, &incoming.permission)?;
-        self.deliver(request, deadline).await.map_err(|error| error.context(FAILED))
+        let target = &incoming.target_path;
+        self.deliver(request, target, deadline).await.map_err(|error| error.context(FAILED))
     }
 
-    async fn deliver(&self, request: class::Request, deadline: Instant) -> Result<MountResponse> {
+    async fn deliver(
+        &self,
+        request: class::Request,
+        target: &str,
+        deadline: Instant,
+    ) -> Result<MountResponse> {
         let spec = match class::parameters::resolve(request, &self.clouds)? {
             Parsed::Nothing { notices } => {
                 notices.iter().for_each(|notice| tracing::warn!(notice, "class"));
@@ -112,31 +131,41 @@ impl Mounter {
             .as_ref()
             .map_or_else(String::new, |pod| format!("{}/{}", pod.namespace, pod.name));
         spec.notices.iter().for_each(|notice| tracing::warn!(pod, notice, "class"));
-        let options = self.permitted(&spec).await?;
+        let (options, max_stale) = self.permitted(&spec).await?;
+        let namespace = spec.pod.map_or_else(String::new, |pod| pod.namespace);
         let Wanted::Objects(objects) = spec.wanted else {
             return Err(Error::new(Code::Internal, "a Mount cannot ask for a listing"));
         };
         tracing::debug!(pod, vault = %spec.vault, objects = objects.len(), "mounting");
         let vault = VaultRef { cloud: spec.cloud, name: spec.vault };
-        let origin = Arc::new(Access::new(self.fetch.clone(), spec.identity, vault));
+        let _slot = self.slots.enter(&namespace, &vault.url()).await?;
+        let access = Access::new(self.fetch.clone(), spec.identity, vault).in_group(&namespace);
+        let Some(first) = objects.first() else { return Ok(MountResponse::default()) };
         // Once, before the objects: a refused identity is one token request, not one for each.
-        if let Some(first) = objects.first() {
-            let proof = origin.prove(first.kind, deadline).await;
-            proof.map_err(|error| error.context(first.error_prefix()))?;
-        }
-        let delivered = respond(origin, objects, options, deadline).await?;
+        let proof = access.prove(first.kind, deadline).await;
+        let proof = proof.map_err(|error| error.context(first.error_prefix()))?;
+        let content = self.published.content(proof.identity(), &access.vault().url(), &objects);
+        let demand = match self.published.has(target, content) {
+            true => Demand { freshness: Freshness::Refresh, max_stale: max_stale.shown },
+            false => Demand { freshness: Freshness::First, max_stale: max_stale.first },
+        };
+        let delivered = respond(Arc::new(access), objects, options, demand, deadline).await?;
         let response = answer(delivered);
         // With its ids and framing: the driver's limit is on the message, and what its client says
         // then is a code that kubelet holds for not final.
         match response.encoded_len() > options.max_bytes {
             true => Err(response::too_large(options.max_bytes)),
-            false => Ok(response),
+            false => {
+                self.published.delivered(target, content);
+                Ok(response)
+            }
         }
     }
 
     /// The bounds that the operator's policy leaves, or its refusal.
-    async fn permitted(&self, spec: &MountSpec) -> Result<response::Options> {
+    async fn permitted(&self, spec: &MountSpec) -> Result<(response::Options, MaxStale)> {
         let mut options = self.options;
+        let mut longest = self.fetch.ages().max_stale;
         if let Some(policy) = self.policy.clone() {
             // A changed file is read and parsed: not on a thread that serves requests.
             let current = tokio::task::spawn_blocking(move || policy.current()).await;
@@ -144,8 +173,14 @@ impl Mounter {
             let granted = policy.check(spec)?;
             let ceiling = granted.max_response_bytes.unwrap_or(usize::MAX);
             options.max_bytes = options.max_bytes.min(ceiling);
+            longest = longest.min(granted.max_stale.unwrap_or(longest));
         }
-        Ok(options)
+        let max_stale = match spec.max_stale {
+            // Whoever has nothing yet gets nothing stale, unless the class asks for it.
+            None => MaxStale { first: Duration::ZERO, shown: longest },
+            Some(wanted) => MaxStale { first: longest.min(wanted), shown: longest.min(wanted) },
+        };
+        Ok((options, max_stale))
     }
 }
 

@@ -17,8 +17,6 @@ use crate::error::{Code, Error, Result};
 use super::mount::{FAILED, Incoming};
 use super::proto::MountResponse;
 
-/// Mounts that work at the same time; further ones wait.
-const CONCURRENT: usize = 32;
 /// Running and waiting mounts together, several for one target among them.
 const MAX_MOUNTS: usize = 4096;
 
@@ -32,17 +30,12 @@ type Entry = (u64, Arc<Incoming>, Running);
 #[derive(Clone)]
 pub(super) struct Targets {
     running: Arc<Mutex<HashMap<String, Entry>>>,
-    slots: Arc<Semaphore>,
     places: Arc<Semaphore>,
 }
 
 impl Default for Targets {
     fn default() -> Self {
-        Self {
-            running: Arc::default(),
-            slots: Arc::new(Semaphore::new(CONCURRENT)),
-            places: Arc::new(Semaphore::new(MAX_MOUNTS)),
-        }
+        Self { running: Arc::default(), places: Arc::new(Semaphore::new(MAX_MOUNTS)) }
     }
 }
 
@@ -79,14 +72,13 @@ impl Targets {
         };
         let request = Arc::new(request.clone());
         let target = request.target_path.clone();
-        let (slots, work) = (self.slots.clone(), work(request.clone()));
+        let work = work(request.clone());
         let task = tokio::spawn(async move {
             let _place = place;
             if let Some(previous) = previous {
                 // Only its end counts here, not its outcome.
                 let _ = previous.await;
             }
-            let _slot = slots.acquire_owned().await;
             work.await
         });
         let outcome: Running = async move {

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::class::ObjectSpec;
 use crate::error::{Code, Error, Result};
-use crate::fetch::Origin;
+use crate::fetch::{Demand, Origin};
 use crate::render::{self, FileView};
 use crate::view::{expand, obtain, refuse_meetings};
 
@@ -42,6 +42,7 @@ pub async fn respond(
     origin: Arc<dyn Origin>,
     objects: Vec<ObjectSpec>,
     options: Options,
+    demand: Demand,
     deadline: Instant,
 ) -> Result<Vec<Delivered>> {
     // What a history means must be known before it can be fetched. One that cannot be listed fails
@@ -49,7 +50,7 @@ pub async fn respond(
     let expanded: Vec<Result<Vec<ObjectSpec>>> = stream::iter(objects)
         .map(|object| {
             let origin = origin.clone();
-            async move { expand(origin.as_ref(), &object, deadline).await }
+            async move { expand(origin.as_ref(), &object, demand, deadline).await }
         })
         .buffered(IN_FLIGHT)
         .collect()
@@ -69,7 +70,7 @@ pub async fn respond(
             let origin = origin.clone();
             async move {
                 let result = match object {
-                    Ok(object) => deliver(origin.as_ref(), object, options, deadline).await,
+                    Ok(object) => deliver(origin.as_ref(), object, options, demand, deadline).await,
                     Err(error) => Err(error),
                 };
                 (position, result)
@@ -114,9 +115,10 @@ async fn deliver(
     origin: &dyn Origin,
     object: ObjectSpec,
     options: Options,
+    demand: Demand,
     deadline: Instant,
 ) -> Result<Delivered> {
-    let obtained = obtain(origin, &object, options.render, deadline).await?;
+    let obtained = obtain(origin, &object, options.render, demand, deadline).await?;
     let version = obtained.version.version.clone();
     Ok(Delivered { object, version, files: obtained.files })
 }

@@ -2,8 +2,10 @@
 //! keys, misspelt names and empty lists are errors, and each names its place.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::class::claim::is_guid;
+use crate::class::duration;
 use crate::class::yaml::{self, Bounds, Node};
 use crate::cloud;
 use crate::error::{Error, Result, printable};
@@ -31,6 +33,7 @@ const ALLOW_KEYS: &[&str] = &[
     "clouds",
     "mountModes",
     "maxResponseBytes",
+    "maxStale",
 ];
 
 pub(super) fn policy(text: &str) -> Result<Policy> {
@@ -119,6 +122,7 @@ fn limits(node: &Node, at: &str) -> Result<Limits> {
         clouds: clouds(map, at)?,
         mount_modes: choices(map, "mountModes", at, &MountMode::ALL, MountMode::as_str)?,
         max_response_bytes: size(map, "maxResponseBytes", at)?,
+        max_stale: stale(map, "maxStale", at)?,
     })
 }
 
@@ -217,6 +221,18 @@ fn size(map: &BTreeMap<String, Node>, key: &str, at: &str) -> Result<Option<usiz
         .ok_or_else(|| {
             Error::class(format!("{at}.{key} is not a size")).fix("for example 512KiB or 2MiB")
         })
+}
+
+/// A time with its units.
+fn stale(map: &BTreeMap<String, Node>, key: &str, at: &str) -> Result<Option<Duration>> {
+    let text = match map.get(key) {
+        None => return Ok(None),
+        Some(Node::Text(text)) => text.as_str(),
+        Some(_) => "",
+    };
+    duration::parse(text).map(Some).map_err(|_| {
+        Error::class(format!("{at}.{key} is not a duration")).fix("for example 30m, 24h, or 0s")
+    })
 }
 
 fn fits(text: &str, further: &str) -> bool {

@@ -35,6 +35,7 @@ fn spec(identity: Claim) -> MountSpec {
         vault: VaultName::parse("kv-team-a").unwrap(),
         identity,
         wanted: Wanted::Objects(vec![object]),
+        max_stale: None,
         notices: Vec::new(),
     }
 }
@@ -261,8 +262,8 @@ fn what_is_not_understood_in_full_is_refused_with_its_place() {
         (allow("{identityModes: [workload], vaults: [a], clouds: [Azure]}"), "allow.clouds[0]"),
         (allow("{identityModes: [workload], vaults: [a], tenants: \"*\"}"), "allow.tenants is a"),
         (
-            allow("{identityModes: [workload], vaults: [a], maxStale: 1h}"),
-            "allow has an unknown key maxStale",
+            allow("{identityModes: [workload], vaults: [a], maxStale: 1 hour}"),
+            "allow.maxStale is not a duration",
         ),
         (
             allow("{identityModes: [workload], vaults: [a], mountModes: [nfs]}"),

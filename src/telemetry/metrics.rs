@@ -33,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers::new());
 static MOUNTS: AtomicU64 = AtomicU64::new(0);
+static STALE: AtomicU64 = AtomicU64::new(0);
 static NAMES: AtomicBool = AtomicBool::new(false);
 
 /// What was measured since the start, by label values.
@@ -43,6 +44,8 @@ struct Numbers {
     grpc: BTreeMap<(&'static str, &'static str, &'static str), Histogram>,
     /// Mode, result.
     tokens: BTreeMap<(&'static str, &'static str), u64>,
+    /// How values came to who asked.
+    given: BTreeMap<&'static str, u64>,
     names: BTreeSet<String>,
 }
 
@@ -52,6 +55,7 @@ impl Numbers {
             keyvault: BTreeMap::new(),
             grpc: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            given: BTreeMap::new(),
             names: BTreeSet::new(),
         }
     }
@@ -114,6 +118,27 @@ pub(crate) fn grpc_request(
 pub(crate) fn token_request<T>(mode: &'static str, outcome: &Result<T>) {
     let result = if outcome.is_ok() { "ok" } else { code(outcome) };
     *numbers().tokens.entry((mode, result)).or_default() += 1;
+}
+
+/// A value was given, or refused from memory: `held`, `joined`, `asked`, `stale` or `refused`.
+pub(crate) fn value_given(how: &'static str) {
+    *numbers().given.entry(how).or_default() += 1;
+}
+
+/// A value that is held on to although its vault cannot be asked, until dropped.
+pub(crate) struct StaleValue(());
+
+impl StaleValue {
+    pub(crate) fn begin() -> Self {
+        STALE.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for StaleValue {
+    fn drop(&mut self) {
+        STALE.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A Mount that is being answered, until dropped.
@@ -196,7 +221,16 @@ fn render() -> String {
         let labels = format!(r#"mode="{mode}",result="{result}""#);
         let _ = writeln!(out, "akvfs_token_requests_total{{{labels}}} {count}");
     }
+    let help = "Values given from memory (held), from another caller's request (joined), from an own \
+                request (asked), from before an outage (stale); or refused from memory";
+    head(&mut out, "akvfs_values_total", "counter", help);
+    for (how, count) in &numbers.given {
+        let _ = writeln!(out, "akvfs_values_total{{how=\"{how}\"}} {count}");
+    }
     drop(numbers);
+    let help = "Values held from before their vault stopped answering";
+    head(&mut out, "akvfs_values_stale", "gauge", help);
+    let _ = writeln!(out, "akvfs_values_stale {}", STALE.load(Ordering::Relaxed));
     head(&mut out, "akvfs_mounts_in_flight", "gauge", "Mounts that are being answered");
     let _ = writeln!(out, "akvfs_mounts_in_flight {}", MOUNTS.load(Ordering::Relaxed));
     head(&mut out, "akvfs_build_info", "gauge", "What this build is; always 1");

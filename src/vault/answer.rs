@@ -270,6 +270,7 @@ pub(super) fn refused(asked: Asked, url: &str, answer: &Answer) -> Error {
     let error = Error::new(code, text)
         .at(Hop::Vault)
         .answered(status, outer)
+        .by_firewall(inner == "ForbiddenByFirewall")
         .retry_after(retry_after(&answer.headers));
     if fix.is_empty() { error } else { error.fix(fix) }
 }

@@ -4,7 +4,7 @@
 //! long as the most patient of them; when it has to pause (a service asked for that), whoever cannot
 //! wait so long is told at once and not at the end of his time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
@@ -48,12 +48,18 @@ pub struct Patience {
     deadline: watch::Sender<Instant>,
     /// Until when the request does nothing, and why.
     pause: watch::Sender<Option<(Instant, Error)>>,
+    /// When the last try was sent, by the clock that ages are measured with.
+    sent: Mutex<Option<Instant>>,
 }
 
 impl Patience {
     /// Of one caller.
     pub fn new(deadline: Instant) -> Self {
-        Self { deadline: watch::Sender::new(deadline), pause: watch::Sender::new(None) }
+        Self {
+            deadline: watch::Sender::new(deadline),
+            pause: watch::Sender::new(None),
+            sent: Mutex::new(None),
+        }
     }
 
     /// Another caller waits too.
@@ -92,6 +98,16 @@ impl Patience {
     /// The request works again.
     pub fn resumes(&self) {
         self.pause.send_if_modified(|pause| pause.take().is_some());
+    }
+
+    /// A try is sent now; an answer to it is as old as that.
+    pub fn sends(&self, now: Instant) {
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// When the last try was sent.
+    pub fn sent(&self) -> Option<Instant> {
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For a caller who waits until `deadline`: resolves, with the reason, as soon as it is known that

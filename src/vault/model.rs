@@ -22,6 +22,23 @@ pub struct ObjectVersion {
     pub body: Body,
 }
 
+impl ObjectVersion {
+    /// Bytes of what the vault sent, about.
+    pub(crate) fn size(&self) -> usize {
+        let body = match &self.body {
+            Body::Secret { value, content_type, kid } => {
+                let texts = [content_type, kid].into_iter().flatten().map(String::len);
+                value.len() + texts.sum::<usize>()
+            }
+            Body::Key(Jwk { kty, crv, n, e, x, y }) => {
+                [kty, crv, n, e, x, y].into_iter().flatten().map(String::len).sum()
+            }
+            Body::Certificate { cer } => cer.len(),
+        };
+        self.name.len() + self.version.len() + body
+    }
+}
+
 /// One entry of the list of an object's versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedVersion {
@@ -31,6 +48,13 @@ pub struct ListedVersion {
     pub enabled: bool,
     /// Creation time, seconds since the Unix epoch.
     pub created: Option<i64>,
+}
+
+impl ListedVersion {
+    /// Bytes in memory, about.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.id.len()
+    }
 }
 
 /// The content by type.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::class::{ObjectSpec, Version};
 use crate::error::{Code, Error, Result};
-use crate::fetch::Origin;
+use crate::fetch::{Demand, Origin};
 use crate::vault::ListedVersion;
 
 /// The single versions that an entry of a class means, newest first; one without a history is itself.
@@ -19,12 +19,13 @@ use crate::vault::ListedVersion;
 pub async fn expand(
     origin: &dyn Origin,
     object: &ObjectSpec,
+    demand: Demand,
     deadline: Instant,
 ) -> Result<Vec<ObjectSpec>> {
     if object.history <= 1 {
         return Ok(vec![object.clone()]);
     }
-    let versions = versions(origin, object, deadline).await?;
+    let versions = versions(origin, object, demand, deadline).await?;
     let members = (0..).zip(versions).map(|(position, version)| member(object, position, version));
     Ok(members.collect())
 }
@@ -44,9 +45,10 @@ pub(super) fn member(object: &ObjectSpec, position: u32, version: Version) -> Ob
 pub(super) async fn versions(
     origin: &dyn Origin,
     object: &ObjectSpec,
+    demand: Demand,
     deadline: Instant,
 ) -> Result<Vec<Version>> {
-    let listed = origin.versions(object.kind, object.name.clone(), deadline).await;
+    let listed = origin.versions(object.kind, object.name.clone(), demand, deadline).await;
     listed
         .and_then(|listed| resolve(&listed, &object.version, object.history))
         .map_err(|error| error.context(object.error_prefix()))

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::broken;
 use crate::class::{self, FilePath, ObjectSpec};
 use crate::error::Result;
-use crate::fetch::{ObjectRef, Origin};
+use crate::fetch::{Demand, ObjectRef, Origin};
 use crate::render::{self, FileView};
 use crate::vault::ObjectVersion;
 
@@ -27,9 +27,10 @@ pub async fn obtain(
     origin: &dyn Origin,
     object: &ObjectSpec,
     options: render::Options,
+    demand: Demand,
     deadline: Instant,
 ) -> Result<Obtained> {
-    let fetched = origin.get(ObjectRef::of(object), deadline).await;
+    let fetched = origin.get(ObjectRef::of(object), demand, deadline).await;
     let version = fetched.map_err(|error| error.context(object.error_prefix()))?;
     let files = rendered(object, &version, options).await?;
     Ok(Obtained { version, files })

@@ -25,7 +25,7 @@ use super::slot::{Content, Slot};
 use super::{NodeId, View, broken, history, late};
 use crate::class::Version;
 use crate::error::{Code, Error, Result};
-use crate::fetch::ObjectRef;
+use crate::fetch::{Demand, ObjectRef};
 
 /// A delivery that cannot show a change in this time shows it late; nothing waits longer for it.
 const SHOW: Duration = Duration::from_secs(5);
@@ -63,7 +63,7 @@ impl View {
         let mut changes = Vec::new();
         let firsts = self.plan.histories.iter().map(|history| history.members.start);
         let mut histories = stream::iter(firsts.collect::<Vec<_>>())
-            .map(|first| self.check_history(first, deadline).boxed())
+            .map(|first| self.check_history(first, Demand::FIRST, deadline).boxed())
             .buffered(self.limits.fetches.max(1));
         while let Some(members) = histories.next().await {
             changes.extend(members?);
@@ -108,7 +108,7 @@ impl View {
             .map(|(object, content)| async move {
                 let changes = match content {
                     Some(content) => self.check(object, &content, deadline).await,
-                    None => self.check_history(object, deadline).await,
+                    None => self.check_history(object, Demand::REFRESH, deadline).await,
                 };
                 (object, changes)
             })
@@ -204,11 +204,16 @@ impl View {
 
     /// What the members of the history that begins with this object are from now on, where that
     /// differs. A version that only moves on brings its content along.
-    async fn check_history(&self, first: usize, deadline: Instant) -> Result<Vec<Change>> {
+    async fn check_history(
+        &self,
+        first: usize,
+        demand: Demand,
+        deadline: Instant,
+    ) -> Result<Vec<Change>> {
         let mut histories = self.plan.histories.iter();
         let history =
             histories.find(|history| history.members.start == first).ok_or_else(broken)?;
-        let work = AssertUnwindSafe(self.check_members(history, deadline)).catch_unwind();
+        let work = AssertUnwindSafe(self.check_members(history, demand, deadline)).catch_unwind();
         let late =
             || late(None, "no answer before the deadline").context(history.spec.error_prefix());
         tokio::time::timeout_at(deadline.into(), work)
@@ -217,9 +222,15 @@ impl View {
             .unwrap_or_else(|_| Err(broken()))
     }
 
-    async fn check_members(&self, history: &History, deadline: Instant) -> Result<Vec<Change>> {
+    async fn check_members(
+        &self,
+        history: &History,
+        demand: Demand,
+        deadline: Instant,
+    ) -> Result<Vec<Change>> {
         let _turn = self.fetches.acquire().await.map_err(|_| broken())?;
-        let versions = history::versions(self.origin.as_ref(), &history.spec, deadline).await?;
+        let versions =
+            history::versions(self.origin.as_ref(), &history.spec, demand, deadline).await?;
         let slots: Vec<Arc<Slot>> = self
             .generations()
             .current
@@ -261,7 +272,7 @@ impl View {
     ) -> Result<Option<Content>> {
         let work = async {
             let _turn = self.fetches.acquire().await.map_err(|_| broken())?;
-            self.origin.get(ObjectRef::of(&planned.spec), deadline).await
+            self.origin.get(ObjectRef::of(&planned.spec), Demand::REFRESH, deadline).await
         };
         let version = tokio::time::timeout_at(deadline.into(), work)
             .await

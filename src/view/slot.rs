@@ -1,14 +1,15 @@
 //! A slot: one object in one birth. Empty at first, filled once with one version, then never changed.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
+use crate::budget::Reserved;
 use crate::class::Version;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::secret::Secret;
 
 /// What a filled slot holds: every file of one version of an object.
@@ -122,49 +123,5 @@ impl Slot {
             let _ = self.content.set(Arc::new(content));
         }
         *flight = None;
-    }
-}
-
-/// Bytes that the contents of one view may hold together.
-#[derive(Debug)]
-pub(super) struct Budget {
-    used: AtomicUsize,
-    limit: usize,
-}
-
-/// A part of the budget; given back when dropped.
-pub(super) struct Reserved {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Budget {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), limit })
-    }
-
-    pub(super) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved> {
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= self.limit)
-            })
-            .map_err(|_| {
-                Error::new(
-                    Code::TooLarge,
-                    format!("the values of this mount are larger than {} bytes", self.limit),
-                )
-                .fix("mount fewer objects in one tree")
-            })?;
-        Ok(Reserved { budget: self.clone(), bytes })
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

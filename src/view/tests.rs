@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use super::{Kind, Layout, Limits, NodeId, NotServed, Plan, Slot, View};
 use crate::class::{Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Version};
 use crate::error::{Code, Error, Result};
-use crate::fetch::{ObjectRef, Origin};
+use crate::fetch::{Demand, ObjectRef, Origin};
 use crate::render;
 use crate::secret::Secret;
 use crate::vault::{Body, ListedVersion, ObjectVersion};
@@ -59,7 +59,12 @@ impl Fake {
 }
 
 impl Origin for Fake {
-    fn get(&self, object: ObjectRef, _: Instant) -> BoxFuture<'_, Result<Arc<ObjectVersion>>> {
+    fn get(
+        &self,
+        object: ObjectRef,
+        _: Demand,
+        _: Instant,
+    ) -> BoxFuture<'_, Result<Arc<ObjectVersion>>> {
         let name = object.name.to_string();
         self.requests.lock().unwrap().push(name.clone());
         let answer = self.answers.lock().unwrap().get(&name).copied();
@@ -100,11 +105,12 @@ impl Origin for Fake {
         &self,
         _: ObjectKind,
         name: ObjectName,
+        _: Demand,
         _: Instant,
-    ) -> BoxFuture<'_, Result<Vec<ListedVersion>>> {
+    ) -> BoxFuture<'_, Result<Arc<Vec<ListedVersion>>>> {
         self.requests.lock().unwrap().push(format!("{name}/versions"));
         let listed = self.versions.lock().unwrap().clone();
-        Box::pin(async { listed })
+        Box::pin(async { listed.map(Arc::new) })
     }
 }
 

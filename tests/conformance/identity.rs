@@ -2,7 +2,6 @@
 
 use akvfs::cloud::Endpoints;
 use akvfs::emulator::{BINDING_CLIENT, Emulator, POD_IDENTITY, Seed, Service, WorkloadToken};
-use akvfs::fetch::Fetch;
 use serde_json::{Value, json};
 
 use crate::canary;
@@ -115,7 +114,7 @@ async fn u77_the_tls_name_of_a_clusters_token_proxy() {
         let change = |_: &Emulator, endpoints: &mut Endpoints| {
             endpoints.token_proxy.as_mut().unwrap().sni = sni.to_owned()
         };
-        let fetch = |http| Fetch::new(http).unwrap();
+        let fetch = crate::world::new_fetch;
         let world = World::with_endpoints(seeds::one(), change, fetch).await;
         let mounted = world.mount(&binding(&world)).await;
         assert_eq!(mounted.is_ok(), works, "{sni}: {:?}", mounted.err());

@@ -206,7 +206,8 @@ async fn a_running_mount_is_finished_after_the_stop_and_logs_no_value() {
     let dir = tempfile::tempdir().unwrap();
     let emulator = custom_cloud(dir.path()).await;
     let control = emulator.control();
-    let flags = ["-v=5", "--cloud-env-dir", dir.path().to_str().unwrap()];
+    let dir_name = dir.path().to_str().unwrap();
+    let flags = ["-v=5", "--cloud-env-dir", dir_name, "--refresh-max-age", "0s"];
     let ca = dir.path().join("ca.pem");
     let mut provider = Provider::start_with("mounts", &flags, &[("SSL_CERT_FILE", &ca)]).await;
     let mut driver = CsiDriverProviderClient::new(provider.channel().await);

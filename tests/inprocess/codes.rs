@@ -153,11 +153,13 @@ async fn a_throttled_vault_is_asked_four_times_at_the_pace_it_names() {
     // P12: what is an answer is not asked for again.
     world.control.clear_faults();
     for status in [400, 401, 403, 404] {
+        world.later();
         world.control.reset_log();
         world.control.times(1, Where::service(Service::Vault), Trouble::Status(status));
         assert!(world.mount(&call).await.is_err(), "{status}");
         assert_eq!(world.control.counters().vault_requests, 1, "{status}");
     }
+    world.later();
     world.control.times(3, Where::service(Service::Vault), Trouble::Status(503));
     assert_eq!(world.mount(&call).await.unwrap().files.len(), 1, "the fourth try counts");
 }

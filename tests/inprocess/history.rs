@@ -32,6 +32,7 @@ async fn e8_e9_versions_are_numbered_from_the_newest_and_a_rotation_moves_them_o
     for rotated in [false, true] {
         if rotated {
             world.control.set_secret(vault, "secret1", values[2].as_str()).unwrap();
+            world.later();
         }
         world.control.reset_log();
         let response = world.mount(&call).await.unwrap();

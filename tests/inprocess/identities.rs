@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use akvfs::class::{Assertion, Claim, ObjectKind, ObjectName, Tenant, VaultName, Version};
 use akvfs::cloud::Cloud;
 use akvfs::emulator::{Config, Emulator, Seed, USER_IDENTITY, WorkloadToken};
-use akvfs::fetch::{Access, Fetch, ObjectRef, Origin};
+use akvfs::fetch::{Access, Demand, Fetch, ObjectRef, Origin};
 use akvfs::http::Http;
 use akvfs::vault::{Body, VaultRef};
 use akvfs::{Code, Error, Secret};
@@ -54,7 +54,8 @@ impl Site {
             name: ObjectName::parse("db").unwrap(),
             version: Version::Latest,
         };
-        let version = access.get(object, Instant::now() + Duration::from_secs(30)).await?;
+        let version =
+            access.get(object, Demand::FIRST, Instant::now() + Duration::from_secs(30)).await?;
         match &version.body {
             Body::Secret { value, .. } => Ok(value.clone()),
             other => panic!("{other:?}"),

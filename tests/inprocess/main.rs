@@ -21,5 +21,11 @@ mod policy;
 mod sdk;
 mod seeds;
 mod separate;
+mod sharing;
 mod tokens;
 mod world;
+
+/// As the provider has them.
+fn ages() -> akvfs::fetch::Ages {
+    akvfs::fetch::Ages::default()
+}

@@ -138,6 +138,7 @@ async fn every_identity_of_this_version_mounts() {
         (spelled, SYSTEM_IDENTITY),
         (managed(USER_IDENTITY), USER_IDENTITY),
     ] {
+        world.later();
         world.control.reset_log();
         let response = world.mount(&call).await.unwrap();
         assert_eq!(response.files.len(), 1);
@@ -215,12 +216,13 @@ async fn nobody_gets_a_value_with_another_callers_proof() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_changed_in_the_vault_is_in_the_next_mount() {
+async fn a_value_changed_in_the_vault_is_in_the_next_mount_after_its_age() {
     let world = World::start(seeds::one()).await;
     let call = world.call(&[&secret(ONE)]);
     let before = world.mount(&call).await.unwrap();
     let new = canary::value("rotated");
     let version = world.control.set_secret(world.emulator.vault_name(), ONE, new.as_str()).unwrap();
+    world.later();
     let after = world.mount(&call).await.unwrap();
     assert_ne!(before.files[0].contents, after.files[0].contents);
     assert_eq!(after.files[0].contents, new.as_bytes());

@@ -1,5 +1,7 @@
 //! The operator's policy, through the real socket: refused before anything is asked of anybody.
 
+use std::time::Duration;
+
 use akvfs::app;
 use akvfs::cloud::CloudSource;
 use akvfs::csi::client;
@@ -7,7 +9,7 @@ use akvfs::csi::mount::Mounter;
 use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use akvfs::delivery::response;
 use akvfs::emulator::{Config, Emulator, USER_IDENTITY, WorkloadToken};
-use akvfs::fetch::Fetch;
+use akvfs::fetch::{self, Ages, Fetch};
 use akvfs::http::Http;
 use akvfs::policy::PolicyFile;
 use akvfs::render;
@@ -38,8 +40,11 @@ impl Site {
             response::Options { render: render::Options::default(), max_bytes: 4 * 1024 * 1024 };
         let file = dir.path().join("policy.yaml");
         std::fs::write(&file, policy).unwrap();
-        let mounter = Mounter::new(Fetch::new(Http::new(endpoints)).unwrap(), clouds, options)
-            .with_policy(PolicyFile::open(file).unwrap());
+        let ages = Ages { first: Duration::ZERO, refresh: Duration::ZERO, ..Ages::default() };
+        let held = fetch::Options { ages, ..fetch::Options::default() };
+        let fetch = Fetch::with(Http::new(endpoints), held).unwrap();
+        let mounter =
+            Mounter::new(fetch, clouds, options).with_policy(PolicyFile::open(file).unwrap());
         let socket = dir.path().join("azure.sock");
         app::serve_csi(mounter, socket.clone(), CancellationToken::new()).unwrap();
         let channel = client::connect(socket).await.unwrap();

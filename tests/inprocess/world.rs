@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use akvfs::app::{self, CsiServer};
+use akvfs::clock::Clock;
 use akvfs::cloud::{CloudSource, Endpoints, Machine};
 use akvfs::csi::client;
 use akvfs::csi::mount::Mounter;
@@ -12,7 +13,7 @@ use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use akvfs::csi::proto::{MountRequest, MountResponse};
 use akvfs::delivery::response;
 use akvfs::emulator::{Config, Control, Emulator, Seed, WorkloadToken};
-use akvfs::fetch::{Fetch, Source};
+use akvfs::fetch::{self, Fetch, Source};
 use akvfs::http::{self, Http, Retry, UserAgent};
 use akvfs::render;
 use serde_json::{Value, json};
@@ -21,6 +22,12 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::canary;
+
+/// With the ages of these tests.
+pub fn new_fetch(http: Http) -> Fetch {
+    let options = fetch::Options { ages: crate::ages(), ..fetch::Options::default() };
+    Fetch::with(http, options).unwrap()
+}
 
 /// As many tries as in the field, without the pauses between them.
 pub fn quick() -> http::Options {
@@ -38,6 +45,8 @@ pub struct World {
     pub server: CsiServer,
     pub channel: Channel,
     pub dir: tempfile::TempDir,
+    /// The provider's; the services keep to the system's.
+    pub clock: Clock,
 }
 
 /// Attributes and secrets of a Mount, as the driver sends them.
@@ -50,7 +59,7 @@ pub struct Call {
 
 impl World {
     pub async fn start(seed: Seed) -> Self {
-        Self::with(seed, |http| Fetch::new(http).unwrap()).await
+        Self::with(seed, new_fetch).await
     }
 
     /// With values from `source` instead of the vault; identities stay real.
@@ -61,7 +70,7 @@ impl World {
     /// With `--write-cert-and-key-in-separate-files`.
     pub async fn with_separate_files(seed: Seed) -> Self {
         let render = render::Options { separate_files: true, ..render::Options::default() };
-        Self::rendering(seed, |_, _| {}, |http| Fetch::new(http).unwrap(), render).await
+        Self::rendering(seed, |_, _| {}, new_fetch, render).await
     }
 
     async fn with(seed: Seed, fetch: impl FnOnce(Http) -> Fetch) -> Self {
@@ -73,7 +82,7 @@ impl World {
         let change = |emulator: &Emulator, endpoints: &mut Endpoints| {
             endpoints.machine = machine(emulator);
         };
-        Self::with_endpoints(seed, change, |http| Fetch::new(http).unwrap()).await
+        Self::with_endpoints(seed, change, new_fetch).await
     }
 
     /// With addresses that differ from the emulator's own.
@@ -103,10 +112,17 @@ impl World {
         let options = response::Options { render, max_bytes: 4 * 1024 * 1024 };
         let stop = CancellationToken::new();
         let socket = dir.path().join("azure.sock");
-        let mounter = Mounter::new(fetch(Http::with(endpoints, quick())), clouds, options);
+        let clock = Clock::adjustable();
+        let http = Http::with(endpoints, http::Options { clock: clock.clone(), ..quick() });
+        let mounter = Mounter::new(fetch(http), clouds, options);
         let server = app::serve_csi(mounter, socket.clone(), stop.clone()).unwrap();
         let channel = client::connect(socket).await.unwrap();
-        Self { control: emulator.control(), emulator, stop, server, channel, dir }
+        Self { control: emulator.control(), emulator, stop, server, channel, dir, clock }
+    }
+
+    /// Long enough for every value to be asked for anew, and for no refusal to be remembered.
+    pub fn later(&self) {
+        self.clock.advance(Duration::from_secs(61));
     }
 
     /// A call with the service principal, for these entries of `objects`.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use akvfs::class::{Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Version};
 use akvfs::delivery::fuse::{self, Mounted};
-use akvfs::fetch::{ObjectRef, Origin};
+use akvfs::fetch::{Demand, ObjectRef, Origin};
 use akvfs::render;
 use akvfs::vault::{Body, ListedVersion, ObjectVersion};
 use akvfs::view::{Layout, Limits, Plan, View};
@@ -191,7 +191,12 @@ impl Fake {
 }
 
 impl Origin for Fake {
-    fn get(&self, object: ObjectRef, _: Instant) -> BoxFuture<'_, Result<Arc<ObjectVersion>>> {
+    fn get(
+        &self,
+        object: ObjectRef,
+        _: Demand,
+        _: Instant,
+    ) -> BoxFuture<'_, Result<Arc<ObjectVersion>>> {
         Box::pin(self.answer(object))
     }
 
@@ -203,9 +208,10 @@ impl Origin for Fake {
         &self,
         _: ObjectKind,
         _: ObjectName,
+        _: Demand,
         _: Instant,
-    ) -> BoxFuture<'_, Result<Vec<ListedVersion>>> {
-        Box::pin(async { Ok(Vec::new()) })
+    ) -> BoxFuture<'_, Result<Arc<Vec<ListedVersion>>>> {
+        Box::pin(async { Ok(Arc::default()) })
     }
 }
 

@@ -14,8 +14,6 @@ use crate::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use crate::delivery::response;
 use crate::emulator::Emulator;
 use crate::error::{Code, Error, Result};
-use crate::fetch::Fetch;
-use crate::http::Http;
 use crate::render;
 
 use super::tree::Tree;
@@ -124,7 +122,7 @@ impl<'a> Tour<'a> {
         if self.provider.is_none() {
             let options =
                 response::Options { render: render::Options::default(), max_bytes: MAX_RESPONSE };
-            let fetch = Fetch::new(Http::new(self.emulator.endpoints()))?;
+            let fetch = super::fetch(self.emulator)?;
             let mounter = Mounter::new(fetch, clouds(self.emulator, &self.dir)?, options);
             let stop = CancellationToken::new();
             self.provider = Some((app::serve_csi(mounter, socket.clone(), stop.clone())?, stop));

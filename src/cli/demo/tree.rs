@@ -18,8 +18,7 @@ mod imp {
     use crate::delivery::fuse::{self, Mounted};
     use crate::emulator::Emulator;
     use crate::error::{Code, Error, Result};
-    use crate::fetch::{Access, Fetch};
-    use crate::http::Http;
+    use crate::fetch::Access;
     use crate::render;
     use crate::secret::Secret;
     use crate::vault::VaultRef;
@@ -104,7 +103,7 @@ mod imp {
         match manifest.resolve(Some(secrets), None, &clouds(emulator, dir)?)? {
             Parsed::Mount(spec) => {
                 let vault = VaultRef { cloud: spec.cloud, name: spec.vault };
-                let fetch = Fetch::new(Http::new(emulator.endpoints()))?;
+                let fetch = super::super::fetch(emulator)?;
                 Ok((Access::new(fetch, spec.identity, vault), spec.wanted))
             }
             Parsed::Nothing { .. } => Err(Error::new(Code::Internal, "the demo's class is empty")),

@@ -1,0 +1,145 @@
+//! Bytes of values that may be held: one budget for the process, with shares of it for its trees.
+//!
+//! Whatever holds values for others (the cache, the requests that run, each tree) reserves their bytes
+//! first and gives them back when it lets go. What is only kept in case somebody asks again makes room
+//! when a reservation would fail.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::error::{Code, Error, Result};
+
+type Reclaim = Box<dyn Fn(usize) + Send + Sync>;
+
+/// Bytes that may be held together.
+pub struct Budget {
+    used: AtomicUsize,
+    limit: usize,
+    /// What this one is a share of.
+    whole: Option<Arc<Budget>>,
+    reclaim: OnceLock<Reclaim>,
+}
+
+/// A part of a budget; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    budget: Arc<Budget>,
+    bytes: usize,
+    /// The same bytes of what the budget is a share of.
+    _whole: Option<Box<Reserved>>,
+}
+
+impl Budget {
+    /// Of the process.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Self::with(limit, None)
+    }
+
+    /// A share of `whole`: at most `limit`, and what is left of the whole.
+    pub(crate) fn share(whole: Option<Arc<Self>>, limit: usize) -> Arc<Self> {
+        Self::with(limit, whole)
+    }
+
+    fn with(limit: usize, whole: Option<Arc<Self>>) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), limit, whole, reclaim: OnceLock::new() })
+    }
+
+    /// Says who makes room: called with the bytes that are missing. Once.
+    pub(crate) fn on_need(&self, reclaim: impl Fn(usize) + Send + Sync + 'static) {
+        let _ = self.reclaim.set(Box::new(reclaim));
+    }
+
+    /// The most that may be reserved.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Bytes reserved now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Reserves so many bytes.
+    ///
+    /// # Errors
+    /// TooLarge when they are not there, also after room was made.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved> {
+        let whole = self.whole.as_ref().map(|whole| whole.reserve(bytes)).transpose()?;
+        if !self.take(bytes) {
+            if let Some(reclaim) = self.reclaim.get() {
+                reclaim(bytes);
+            }
+            if !self.take(bytes) {
+                return Err(self.exhausted());
+            }
+        }
+        Ok(Reserved { budget: self.clone(), bytes, _whole: whole.map(Box::new) })
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let sum = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
+    }
+
+    fn exhausted(&self) -> Error {
+        let limit = self.limit;
+        match self.whole {
+            Some(_) => Error::new(
+                Code::TooLarge,
+                format!("the values of this mount are larger than {limit} bytes"),
+            )
+            .fix("mount fewer objects in one tree"),
+            None => Error::new(
+                Code::TooLarge,
+                format!("the values that this process holds are larger than {limit} bytes"),
+            )
+            .fix("raise --max-held-bytes, or mount fewer objects at the same time"),
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Budget({} of {})", self.used(), self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn a_share_takes_from_the_whole_and_gives_back() {
+        let whole = Budget::new(10);
+        let (a, b) = (Budget::share(Some(whole.clone()), 8), Budget::share(Some(whole.clone()), 8));
+        let held = a.reserve(7).unwrap();
+        assert_eq!(a.reserve(2).unwrap_err().code(), Code::TooLarge, "more than its share");
+        assert_eq!(b.reserve(4).unwrap_err().code(), Code::TooLarge, "more than what is left");
+        assert_eq!((whole.used(), a.used(), b.used()), (7, 7, 0));
+        let further = b.reserve(3).unwrap();
+        assert_eq!(whole.used(), 10);
+        drop((held, further));
+        assert_eq!((whole.used(), a.used(), b.used()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_only_kept_makes_room() {
+        let whole = Budget::new(10);
+        let kept = Mutex::new(Some(whole.reserve(9).unwrap()));
+        whole.on_need(move |_| drop(kept.lock().unwrap().take()));
+        let share = Budget::share(Some(whole.clone()), 20);
+        let held = share.reserve(8).unwrap();
+        assert!(share.reserve(3).is_err());
+        drop(held);
+        assert_eq!(whole.used(), 0);
+    }
+}

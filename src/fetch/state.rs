@@ -1,0 +1,237 @@
+//! What is known of one value key, and what follows from it. Pure: times and outcomes go in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{BoxFuture, Shared};
+
+use crate::budget::Reserved;
+use crate::error::{Code, Error, Result};
+use crate::identity::Proof;
+use crate::telemetry::metrics::StaleValue;
+use crate::vault::Patience;
+
+use super::{Ages, Demand, Freshness};
+
+/// A refusal that may be a moment's (a role that is just being changed, an object that is being
+/// replaced) is believed when it is seen again after so long.
+pub(super) const CONFIRM: Duration = Duration::from_secs(5);
+
+/// A request that runs, for everybody who wants its outcome.
+pub(super) struct Flight<V> {
+    /// Whose token it carries: a refused token concerns nobody else.
+    pub(super) proof: Proof,
+    pub(super) patience: Arc<Patience>,
+    pub(super) outcome: Shared<BoxFuture<'static, Result<Arc<V>>>>,
+}
+
+/// The vault's last positive answer.
+struct Good<V> {
+    value: Arc<V>,
+    /// When it was asked for, which is not later than what it says.
+    asked: Instant,
+    _held: Reserved,
+}
+
+/// The vault's last word, if that is no.
+struct Refusal {
+    first: Instant,
+    at: Instant,
+    error: Error,
+}
+
+pub(super) struct State<V> {
+    good: Option<Good<V>>,
+    refusal: Option<Refusal>,
+    flight: Option<Arc<Flight<V>>>,
+    /// The second look at a refusal.
+    confirming: Option<Arc<Flight<V>>>,
+    /// The source fails while a good value is held.
+    stale: Option<StaleValue>,
+    /// Not to be forgotten before.
+    keep_until: Instant,
+}
+
+/// What a caller does next.
+pub(super) enum Step<V> {
+    Known(Arc<V>),
+    Refused(Error),
+    /// Wait for it. Whether this caller started it.
+    Wait(Arc<Flight<V>>, bool),
+}
+
+/// What to do after a flight has landed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Landed {
+    Done,
+    /// A value that was good is refused: look again after [`CONFIRM`].
+    Confirm,
+    /// The value is held on to although the source fails, from now on.
+    TurnedStale,
+    /// The source works again.
+    Recovered,
+}
+
+impl<V> State<V> {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            good: None,
+            refusal: None,
+            flight: None,
+            confirming: None,
+            stale: None,
+            keep_until: now,
+        }
+    }
+
+    /// Looks whether the demand is met by what is known; else joins the request that runs, or starts one.
+    pub(super) fn step(
+        &mut self,
+        now: Instant,
+        demand: Demand,
+        ages: Ages,
+        start: impl FnOnce() -> Arc<Flight<V>>,
+    ) -> Step<V> {
+        let max_age = match demand.freshness {
+            Freshness::First => Some(ages.first),
+            Freshness::Refresh => Some(ages.refresh),
+            Freshness::Now => None,
+        };
+        if let (Some(max_age), Some(good), None) = (max_age, &self.good, &self.refusal)
+            && now.saturating_duration_since(good.asked) <= max_age
+        {
+            return Step::Known(good.value.clone());
+        }
+        if let Some(refusal) = &self.refusal {
+            match (&self.confirming, demand.freshness) {
+                // Whoever shows the value goes on until the second look.
+                (Some(second), Freshness::Refresh | Freshness::Now) => {
+                    return Step::Wait(second.clone(), false);
+                }
+                (_, Freshness::First | Freshness::Refresh) if now < refusal.at + ages.refused => {
+                    return Step::Refused(refusal.error.clone());
+                }
+                _ => {}
+            }
+        }
+        let mut started = false;
+        let flight = self.flight.get_or_insert_with(|| {
+            started = true;
+            start()
+        });
+        Step::Wait(flight.clone(), started)
+    }
+
+    /// The last good value, for a demand that takes it although the source fails.
+    pub(super) fn last_good(&self, now: Instant, demand: Demand, error: &Error) -> Option<Arc<V>> {
+        if !source_failed(error) {
+            return None;
+        }
+        // A refusal that was seen once is nothing that somebody new starts with.
+        if demand.freshness == Freshness::First && self.refusal.is_some() {
+            return None;
+        }
+        self.good
+            .as_ref()
+            .filter(|good| now.saturating_duration_since(good.asked) <= demand.max_stale)
+            .map(|good| good.value.clone())
+    }
+
+    /// Takes a flight's outcome.
+    pub(super) fn land(
+        &mut self,
+        now: Instant,
+        asked: Instant,
+        outcome: &Result<Arc<V>>,
+        held: Option<Reserved>,
+        second: bool,
+    ) -> Landed {
+        if second {
+            self.confirming = None;
+        } else {
+            self.flight = None;
+        }
+        match outcome {
+            Ok(value) => {
+                // A slow answer to an old question does not replace a newer one.
+                if self.good.as_ref().is_none_or(|good| good.asked <= asked) {
+                    // Without room it is not kept.
+                    self.good = held.map(|held| Good { value: value.clone(), asked, _held: held });
+                    self.refusal = None;
+                    if self.stale.take().is_some() {
+                        return Landed::Recovered;
+                    }
+                }
+                Landed::Done
+            }
+            Err(error) if is_refusal(error) => {
+                let first = self.refusal.as_ref().map_or(asked, |refusal| refusal.first);
+                self.refusal = Some(Refusal { first, at: now, error: error.clone() });
+                if self.good.is_some() && asked.saturating_duration_since(first) < CONFIRM {
+                    return match self.confirming {
+                        None => Landed::Confirm,
+                        Some(_) => Landed::Done,
+                    };
+                }
+                self.good = None;
+                self.stale = None;
+                Landed::Done
+            }
+            Err(error) => {
+                if self.good.is_some() && self.stale.is_none() && source_failed(error) {
+                    self.stale = Some(StaleValue::begin());
+                    return Landed::TurnedStale;
+                }
+                Landed::Done
+            }
+        }
+    }
+
+    /// Whether a second look at a refusal is under way.
+    pub(super) fn looks_again(&self) -> bool {
+        self.confirming.is_some()
+    }
+
+    pub(super) fn confirm(&mut self, second: Arc<Flight<V>>) {
+        self.confirming = Some(second);
+    }
+
+    /// Whoever asked may ask again until then.
+    pub(super) fn keep_until(&mut self, then: Instant) {
+        self.keep_until = self.keep_until.max(then);
+    }
+
+    /// Whether nothing is lost without this entry.
+    pub(super) fn is_idle(&self, now: Instant, ages: Ages) -> bool {
+        let useful = self.good.as_ref().is_some_and(|good| {
+            now < self.keep_until && now.saturating_duration_since(good.asked) <= ages.max_stale
+        });
+        let remembered =
+            self.refusal.as_ref().is_some_and(|refusal| now < refusal.at + ages.refused);
+        !useful && !remembered && !self.is_busy()
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.flight.is_some() || self.confirming.is_some()
+    }
+}
+
+/// The vault has answered: not there, disabled, or not for this identity.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.code(), Code::NotFound | Code::Disabled | Code::Forbidden)
+        && !error.is_firewall()
+}
+
+/// The vault could not be asked, or not asked properly; that says nothing about the value.
+fn source_failed(error: &Error) -> bool {
+    match error.code() {
+        Code::Throttled
+        | Code::Unavailable
+        | Code::TimedOut
+        | Code::BadAnswer
+        | Code::TooLarge
+        | Code::Internal => true,
+        Code::Forbidden => error.is_firewall(),
+        _ => false,
+    }
+}

@@ -1,0 +1,326 @@
+//! Values by key: one request for many, and what they left behind.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::budget::{Budget, Reserved};
+use crate::clock::Clock;
+use crate::error::{Code, Error, Hop, Result};
+use crate::identity::Proof;
+use crate::telemetry::metrics;
+use crate::vault::{Ask, Patience, Urgency};
+
+use super::state::{CONFIRM, Flight, Landed, State, Step};
+use super::{Ages, Demand, Freshness, ValueKey};
+
+/// Most keys; the least recently asked go first.
+const MAX_KEYS: usize = 65_536;
+/// What a value that nobody asks for any more is kept for: several rotations.
+const IDLE: Duration = Duration::from_secs(3600);
+/// How often is looked for what may be forgotten.
+const SWEEP: Duration = Duration::from_secs(30);
+/// A request's answer until it is there, and whatever else a key costs.
+const OVERHEAD: usize = 1024;
+/// How long a second look at a refusal may take.
+const SECOND_LOOK: Duration = Duration::from_secs(30);
+/// How often a caller begins anew when somebody else's request ended for somebody else's reason.
+const TURNS: usize = 4;
+
+/// Asks the source once, with this proof.
+pub(super) type Request<V> = Arc<dyn Fn(Proof, Ask) -> BoxFuture<'static, Result<V>> + Send + Sync>;
+
+/// One caller's wish.
+pub(super) struct Wish<'a> {
+    pub(super) key: ValueKey,
+    pub(super) proof: &'a Proof,
+    pub(super) demand: Demand,
+    pub(super) group: &'a Arc<str>,
+    pub(super) deadline: Instant,
+}
+
+pub(super) struct Table<V> {
+    entries: DashMap<ValueKey, Arc<Entry<V>>>,
+    clock: Clock,
+    ages: Ages,
+    budget: Arc<Budget>,
+    /// Bytes of a value.
+    size: fn(&V) -> usize,
+    sweeping: Mutex<bool>,
+}
+
+struct Entry<V> {
+    state: Mutex<State<V>>,
+    /// When it was asked for last, in a count of all askings.
+    used: AtomicU64,
+}
+
+static ASKINGS: AtomicU64 = AtomicU64::new(0);
+
+impl<V> Entry<V> {
+    fn state(&self) -> MutexGuard<'_, State<V>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<V: Send + Sync + 'static> Table<V> {
+    pub(super) fn new(
+        clock: Clock,
+        ages: Ages,
+        budget: Arc<Budget>,
+        size: fn(&V) -> usize,
+    ) -> Arc<Self> {
+        let (entries, sweeping) = (DashMap::new(), Mutex::new(false));
+        Arc::new(Self { entries, clock, ages, budget, size, sweeping })
+    }
+
+    /// The value, as the wish's demand wants it, by its deadline.
+    pub(super) async fn get(
+        self: &Arc<Self>,
+        wish: Wish<'_>,
+        request: impl Fn() -> Request<V>,
+    ) -> Result<Arc<V>> {
+        if !wish.proof.is_live() {
+            return Err(Error::new(Code::Unauthenticated, "the proof of this identity has ended"));
+        }
+        let entry = self.entry(&wish.key);
+        for turn in 1.. {
+            let now = self.clock.now();
+            let step = {
+                let mut state = entry.state();
+                state.keep_until(now + IDLE.max(wish.demand.max_stale_at_first()));
+                let start = || self.fly(&entry, &wish, request());
+                state.step(now, wish.demand, self.ages, start)
+            };
+            let (flight, started) = match step {
+                Step::Known(value) => {
+                    metrics::value_given("held");
+                    return Ok(value);
+                }
+                Step::Refused(error) => {
+                    metrics::value_given("refused");
+                    return Err(error);
+                }
+                Step::Wait(flight, started) => (flight, started),
+            };
+            if !started {
+                flight.patience.extend(wish.deadline);
+            }
+            let outcome = tokio::select! {
+                outcome = flight.outcome.clone() => outcome,
+                error = flight.patience.hopeless(wish.deadline) => Err(error),
+                () = tokio::time::sleep_until(wish.deadline.into()) => Err(late(&wish.key)),
+            };
+            let error = match outcome {
+                Ok(value) => {
+                    metrics::value_given(if started { "asked" } else { "joined" });
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            let others = !started && !flight.proof.same_as(wish.proof) && is_of_token(&error)
+                || error.code() == Code::TimedOut && Instant::now() < wish.deadline;
+            let state = entry.state();
+            let again = others || wish.demand.freshness != Freshness::First && state.looks_again();
+            if again && turn < TURNS {
+                continue;
+            }
+            if let Some(value) = state.last_good(self.clock.now(), wish.demand, &error) {
+                metrics::value_given("stale");
+                return Ok(value);
+            }
+            return Err(error);
+        }
+        Err(late(&wish.key))
+    }
+
+    /// Starts the request as a task of its own, which lands whatever happens.
+    fn fly(
+        self: &Arc<Self>,
+        entry: &Arc<Entry<V>>,
+        wish: &Wish<'_>,
+        request: Request<V>,
+    ) -> Arc<Flight<V>> {
+        let urgency = match wish.demand.freshness {
+            Freshness::First => Urgency::First,
+            Freshness::Refresh | Freshness::Now => Urgency::Refresh,
+        };
+        let patience = Arc::new(Patience::new(wish.deadline));
+        let ask = Ask { urgency, group: wish.group.clone(), patience };
+        let flight = Takeoff {
+            table: self.clone(),
+            entry: entry.clone(),
+            key: wish.key.clone(),
+            proof: wish.proof.clone(),
+            ask,
+            request,
+        };
+        flight.start(false)
+    }
+
+    fn entry(self: &Arc<Self>, key: &ValueKey) -> Arc<Entry<V>> {
+        let used = ASKINGS.fetch_add(1, Ordering::Relaxed);
+        if let Some(entry) = self.entries.get(key) {
+            entry.used.store(used, Ordering::Relaxed);
+            return entry.clone();
+        }
+        if self.entries.len() >= MAX_KEYS {
+            self.evict(|evicted, _| evicted < MAX_KEYS / 8);
+        }
+        let entry = self.entries.entry(key.clone()).or_insert_with(|| {
+            let state = Mutex::new(State::new(self.clock.now()));
+            Arc::new(Entry { state, used: AtomicU64::new(used) })
+        });
+        let entry = entry.clone();
+        self.sweep_later();
+        entry
+    }
+
+    /// Lets go of values that nobody uses now, the least recently used first, until `bytes` are free.
+    pub(super) fn make_room(&self, bytes: usize) {
+        // Some more, so that this is not done for every value.
+        let goal = self.budget.used().saturating_sub(bytes.max(self.budget.limit() / 8));
+        self.evict(|_, budget| budget.used() > goal);
+    }
+
+    fn evict(&self, mut more: impl FnMut(usize, &Budget) -> bool) {
+        let mut ages: Vec<_> = self
+            .entries
+            .iter()
+            .map(|entry| (entry.used.load(Ordering::Relaxed), entry.key().clone()))
+            .collect();
+        ages.sort_unstable_by_key(|(used, _)| *used);
+        let mut evicted = 0;
+        for (_, key) in ages {
+            if !more(evicted, &self.budget) {
+                return;
+            }
+            if self.entries.remove_if(&key, |_, entry| !entry.state().is_busy()).is_some() {
+                evicted += 1;
+            }
+        }
+    }
+
+    /// Starts a task that forgets what is of no more use, unless it runs. It ends when nothing is left.
+    fn sweep_later(self: &Arc<Self>) {
+        let mut sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *sweeping, true) {
+            return;
+        }
+        let (table, clock) = (Arc::downgrade(self), self.clock.clone());
+        tokio::spawn(async move {
+            loop {
+                clock.sleep(SWEEP).await;
+                match Weak::upgrade(&table) {
+                    Some(table) if table.sweep() => {}
+                    _ => return,
+                }
+            }
+        });
+    }
+
+    /// Whether anything is left.
+    fn sweep(&self) -> bool {
+        let now = self.clock.now();
+        let before = self.entries.len();
+        // Whoever holds the entry is about to use it.
+        self.entries.retain(|_, entry| {
+            Arc::strong_count(entry) > 1 || !entry.state().is_idle(now, self.ages)
+        });
+        if self.entries.len() < before / 2 {
+            self.entries.shrink_to_fit();
+        }
+        let mut sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        *sweeping = !self.entries.is_empty();
+        *sweeping
+    }
+}
+
+/// A flight before it starts.
+struct Takeoff<V> {
+    table: Arc<Table<V>>,
+    entry: Arc<Entry<V>>,
+    key: ValueKey,
+    proof: Proof,
+    ask: Ask,
+    request: Request<V>,
+}
+
+impl<V: Send + Sync + 'static> Takeoff<V> {
+    fn start(self, second: bool) -> Arc<Flight<V>> {
+        let (proof, patience) = (self.proof.clone(), self.ask.patience.clone());
+        let task = tokio::spawn(self.fly(second));
+        let outcome = async move { task.await.unwrap_or_else(|_| Err(broken())) }.boxed().shared();
+        Arc::new(Flight { proof, patience, outcome })
+    }
+
+    /// Asks, and lands.
+    async fn fly(self, second: bool) -> Result<Arc<V>> {
+        let clock = &self.table.clock;
+        if second {
+            clock.sleep(CONFIRM).await;
+        }
+        let begun = clock.now();
+        let patience = &self.ask.patience;
+        let work = async {
+            // Requests that run hold memory too, so their number is bounded by it.
+            let _running = self.table.budget.reserve(OVERHEAD)?;
+            tokio::select! {
+                outcome = (self.request)(self.proof.clone(), self.ask.clone()) => outcome,
+                () = patience.ended() => Err(late(&self.key)),
+            }
+        };
+        let outcome = AssertUnwindSafe(work).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| Err(broken())).map(Arc::new);
+        // A value that finds no room is given to those who wait, and not kept.
+        let held = outcome.as_ref().ok().and_then(|value| {
+            let size = (self.table.size)(value).saturating_add(OVERHEAD);
+            self.table.budget.reserve(size).ok()
+        });
+        let asked = patience.sent().unwrap_or(begun);
+        self.land(asked, &outcome, held, second);
+        outcome
+    }
+
+    fn land(self, asked: Instant, outcome: &Result<Arc<V>>, held: Option<Reserved>, second: bool) {
+        let entry = self.entry.clone();
+        let mut state = entry.state();
+        let landed = state.land(self.table.clock.now(), asked, outcome, held, second);
+        match (landed, outcome) {
+            (Landed::Confirm, _) => {
+                let patience = Arc::new(Patience::new(Instant::now() + CONFIRM + SECOND_LOOK));
+                let ask = Ask { urgency: Urgency::Refresh, patience, ..self.ask.clone() };
+                state.confirm(Self { ask, ..self }.start(true));
+            }
+            (Landed::TurnedStale, Err(error)) => {
+                let code = error.code().as_str();
+                tracing::warn!(request = %self.key, code, "the vault cannot be asked; values that are mounted stay, stale");
+            }
+            (Landed::Recovered, _) => {
+                tracing::info!(request = %self.key, "the vault answers again");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The vault did not take this token; another caller's may be good.
+fn is_of_token(error: &Error) -> bool {
+    error.code() == Code::Unauthenticated || error.wanted_scope().is_some()
+}
+
+fn late(key: &ValueKey) -> Error {
+    Error::new(Code::TimedOut, format!("{key}: no answer before the deadline"))
+        .at(Hop::Vault)
+        .fix("check the vault's health and that the node may reach it")
+}
+
+fn broken() -> Error {
+    Error::new(Code::Internal, "a task of akvfs failed")
+        .fix("this is a bug; the log names the place")
+}
