@@ -138,13 +138,22 @@ impl Mounter {
         };
         tracing::debug!(pod, vault = %spec.vault, objects = objects.len(), "mounting");
         let vault = VaultRef { cloud: spec.cloud, name: spec.vault };
-        let _slot = self.slots.enter(&namespace, &vault.url()).await?;
+        let url = vault.url();
+        let slot =
+            tokio::time::timeout_at(deadline.into(), self.slots.enter(&namespace, &url)).await;
+        let _slot = slot.unwrap_or_else(|_| {
+            Err(Error::new(
+                Code::TimedOut,
+                "other mounts of this vault or namespace took all the time",
+            )
+            .fix("check the vault's health"))
+        })?;
         let access = Access::new(self.fetch.clone(), spec.identity, vault).in_group(&namespace);
         let Some(first) = objects.first() else { return Ok(MountResponse::default()) };
         // Once, before the objects: a refused identity is one token request, not one for each.
         let proof = access.prove(first.kind, deadline).await;
         let proof = proof.map_err(|error| error.context(first.error_prefix()))?;
-        let content = self.published.content(proof.identity(), &access.vault().url(), &objects);
+        let content = self.published.content(proof.identity(), &url, &objects);
         let demand = match self.published.has(target, content) {
             true => Demand { freshness: Freshness::Refresh, max_stale: max_stale.shown },
             false => Demand { freshness: Freshness::First, max_stale: max_stale.first },

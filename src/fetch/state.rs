@@ -13,6 +13,8 @@ use crate::vault::Patience;
 
 use super::{Ages, Demand, Freshness};
 
+/// So long after a failure nobody else who has a value waits for the source.
+const AGAIN: Duration = Duration::from_secs(10);
 /// A refusal that may be a moment's (a role that is just being changed, an object that is being
 /// replaced) is believed when it is seen again after so long.
 pub(super) const CONFIRM: Duration = Duration::from_secs(5);
@@ -48,6 +50,8 @@ pub(super) struct State<V> {
     confirming: Option<Arc<Flight<V>>>,
     /// The source fails while a good value is held.
     stale: Option<StaleValue>,
+    /// When somebody last went without an answer of the source.
+    failed: Option<Instant>,
     /// Not to be forgotten before.
     keep_until: Instant,
 }
@@ -55,6 +59,8 @@ pub(super) struct State<V> {
 /// What a caller does next.
 pub(super) enum Step<V> {
     Known(Arc<V>),
+    /// The vault could not be asked a moment ago.
+    Stale(Arc<V>),
     Refused(Error),
     /// Wait for it. Whether this caller started it.
     Wait(Arc<Flight<V>>, bool),
@@ -80,6 +86,7 @@ impl<V> State<V> {
             flight: None,
             confirming: None,
             stale: None,
+            failed: None,
             keep_until: now,
         }
     }
@@ -114,6 +121,14 @@ impl<V> State<V> {
                 _ => {}
             }
         }
+        // One caller finds out whether the vault is back; the others need not wait with him.
+        let fails = |at: Instant| now.saturating_duration_since(at) < AGAIN;
+        if demand.freshness == Freshness::Refresh
+            && self.failed.is_some_and(fails)
+            && let Some(good) = self.held_for(now, demand)
+        {
+            return Step::Stale(good.value.clone());
+        }
         let mut started = false;
         let flight = self.flight.get_or_insert_with(|| {
             started = true;
@@ -123,18 +138,34 @@ impl<V> State<V> {
     }
 
     /// The last good value, for a demand that takes it although the source fails.
-    pub(super) fn last_good(&self, now: Instant, demand: Demand, error: &Error) -> Option<Arc<V>> {
+    pub(super) fn last_good(
+        &mut self,
+        now: Instant,
+        demand: Demand,
+        error: &Error,
+    ) -> Option<Arc<V>> {
         if !source_failed(error) {
             return None;
         }
+        self.failed = Some(now);
+        self.held_for(now, demand).map(|good| good.value.clone())
+    }
+
+    /// Whether there would be a last good value for the demand.
+    pub(super) fn has_last_good(&self, now: Instant, demand: Demand) -> bool {
+        self.held_for(now, demand).is_some()
+    }
+
+    fn held_for(&self, now: Instant, demand: Demand) -> Option<&Good<V>> {
         // A refusal that was seen once is nothing that somebody new starts with.
         if demand.freshness == Freshness::First && self.refusal.is_some() {
             return None;
         }
-        self.good
-            .as_ref()
-            .filter(|good| now.saturating_duration_since(good.asked) <= demand.max_stale)
-            .map(|good| good.value.clone())
+        let young = |good: &&Good<V>| {
+            !demand.max_stale.is_zero()
+                && now.saturating_duration_since(good.asked) <= demand.max_stale
+        };
+        self.good.as_ref().filter(young)
     }
 
     /// Takes a flight's outcome.
@@ -158,6 +189,7 @@ impl<V> State<V> {
                     // Without room it is not kept.
                     self.good = held.map(|held| Good { value: value.clone(), asked, _held: held });
                     self.refusal = None;
+                    self.failed = None;
                     if self.stale.take().is_some() {
                         return Landed::Recovered;
                     }

@@ -29,6 +29,8 @@ const SWEEP: Duration = Duration::from_secs(30);
 const OVERHEAD: usize = 1024;
 /// How long a second look at a refusal may take.
 const SECOND_LOOK: Duration = Duration::from_secs(30);
+/// How long somebody who has a value waits for a newer one.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a caller begins anew when somebody else's request ended for somebody else's reason.
 const TURNS: usize = 4;
 
@@ -102,6 +104,10 @@ impl<V: Send + Sync + 'static> Table<V> {
                     metrics::value_given("held");
                     return Ok(value);
                 }
+                Step::Stale(value) => {
+                    metrics::value_given("stale");
+                    return Ok(value);
+                }
                 Step::Refused(error) => {
                     metrics::value_given("refused");
                     return Err(error);
@@ -111,23 +117,27 @@ impl<V: Send + Sync + 'static> Table<V> {
             if !started {
                 flight.patience.extend(wish.deadline);
             }
-            let outcome = tokio::select! {
-                outcome = flight.outcome.clone() => outcome,
-                error = flight.patience.hopeless(wish.deadline) => Err(error),
-                () = tokio::time::sleep_until(wish.deadline.into()) => Err(late(&wish.key)),
+            // Whoever has something to show does not wait long for something newer.
+            let kept = entry.state().has_last_good(now, wish.demand);
+            let patience = if kept { Instant::now() + PATIENCE } else { wish.deadline };
+            let until = patience.min(wish.deadline);
+            let (error, ended) = tokio::select! {
+                outcome = flight.outcome.clone() => match outcome {
+                    Ok(value) => {
+                        metrics::value_given(if started { "asked" } else { "joined" });
+                        return Ok(value);
+                    }
+                    Err(error) => (error, true),
+                },
+                error = flight.patience.hopeless(until) => (error, false),
+                () = tokio::time::sleep_until(until.into()) => (late(&wish.key), false),
             };
-            let error = match outcome {
-                Ok(value) => {
-                    metrics::value_given(if started { "asked" } else { "joined" });
-                    return Ok(value);
-                }
-                Err(error) => error,
-            };
-            let others = !started && !flight.proof.same_as(wish.proof) && is_of_token(&error)
-                || error.code() == Code::TimedOut && Instant::now() < wish.deadline;
-            let state = entry.state();
-            let again = others || wish.demand.freshness != Freshness::First && state.looks_again();
-            if again && turn < TURNS {
+            // It may have failed for somebody else's reason: his token, or his deadline.
+            let others = is_of_token(&error) && !flight.proof.same_as(wish.proof)
+                || error.is_hurried() && Instant::now() < wish.deadline;
+            let mut state = entry.state();
+            let second = wish.demand.freshness != Freshness::First && state.looks_again();
+            if ended && !started && others && turn < TURNS || ended && second && turn < TURNS {
                 continue;
             }
             if let Some(value) = state.last_good(self.clock.now(), wish.demand, &error) {
@@ -272,7 +282,7 @@ impl<V: Send + Sync + 'static> Takeoff<V> {
             let _running = self.table.budget.reserve(OVERHEAD)?;
             tokio::select! {
                 outcome = (self.request)(self.proof.clone(), self.ask.clone()) => outcome,
-                () = patience.ended() => Err(late(&self.key)),
+                () = patience.ended() => Err(late(&self.key).hurried()),
             }
         };
         let outcome = AssertUnwindSafe(work).catch_unwind().await;
