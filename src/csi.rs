@@ -26,7 +26,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::error::{Code, Error, printable};
-use crate::telemetry::metrics::RunningMount;
+use crate::telemetry::metrics::Ongoing;
 use crate::version::VERSION;
 use mount::Mounter;
 use observe::{Refusal, observed};
@@ -93,7 +93,7 @@ impl CsiDriverProvider for Provider {
     ) -> Result<Response<MountResponse>, Status> {
         let deadline = Instant::now() + deadline::of_call(request.metadata());
         let (metadata, _, request) = request.into_parts();
-        let _running = (RunningMount::begin(), self.calls.token());
+        let _running = (Ongoing::mount(), self.calls.token());
         observed(MOUNT_METHOD, &metadata, self.answer(request.into(), deadline)).await
     }
 }

@@ -54,9 +54,9 @@ impl<G: Clone + Eq + Hash, T> FairQueue<G, T> {
     }
 
     /// Drops the entries that are not to be kept: those that nobody waits for any more.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
         self.groups.retain(|_, entries| {
-            entries.retain(&mut keep);
+            entries.retain_mut(&mut keep);
             !entries.is_empty()
         });
         self.turns.retain(|group| self.groups.contains_key(group));

@@ -25,6 +25,7 @@ use crate::secret::Secret;
 
 pub(crate) use pinned::peer_certificate;
 pub use retry::Retry;
+pub(crate) use retry::{is_transient, jitter};
 pub use user_agent::UserAgent;
 
 /// A TCP connection and TLS handshake that take longer are reported as such, although the request's

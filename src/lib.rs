@@ -36,7 +36,6 @@ pub mod delivery;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod error;
-#[allow(dead_code)]
 mod fair;
 pub mod fetch;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -9,26 +9,26 @@
 mod answer;
 mod ask;
 pub(crate) mod challenge;
+mod limiter;
 pub mod model;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::class::{ObjectKind, ObjectName, VaultName};
 use crate::cloud::Cloud;
 use crate::error::{Code, Error, Hop, Result};
 use crate::fetch::ObjectRef;
 use crate::http::{Answer, Exchange, Http, exchange};
-use crate::identity::Proof;
+use crate::identity::{Proof, ProvenIdentity};
 use crate::telemetry::metrics;
 
 use answer::{Asked, Page};
 pub use ask::{Ask, Patience, Urgency};
+use limiter::{Limiter, Request};
 pub use model::{Body, Jwk, ListedVersion, ObjectVersion};
 
 /// The data plane version we speak; upstream's too.
 const API_VERSION: &str = "7.4";
-/// One try; a connection that went dead must not use up a longer deadline.
-const TRY: Duration = Duration::from_secs(30);
 /// Largest accepted object: a secret's value is at most 25 KiB, a certificate's chain a bit more.
 const MAX_OBJECT: usize = 256 * 1024;
 /// Largest accepted page of a list.
@@ -54,16 +54,28 @@ impl VaultRef {
     }
 }
 
-/// The data plane client.
+/// The data plane client. Clones share what they know of the vaults' limits.
 #[derive(Clone, Debug)]
 pub struct Vault {
     http: Http,
+    limiter: Limiter,
 }
 
 impl Vault {
     /// A client over these connections.
     pub fn new(http: Http) -> Self {
-        Self { http }
+        let limiter = Limiter::new(http.clock().clone(), http.retry());
+        Self { http, limiter }
+    }
+
+    /// Until when (real time) nothing is sent to this vault for this identity: the vault asked for it.
+    pub fn held(&self, vault: &VaultRef, identity: &ProvenIdentity) -> Option<Instant> {
+        self.limiter.held(&vault.url(), identity)
+    }
+
+    /// What keeps a vault in an outage from answering, for a caller who stops waiting for `what`.
+    pub fn trouble(&self, vault: &VaultRef, what: &str) -> Option<Error> {
+        self.limiter.trouble(&vault.url(), what)
     }
 
     /// The scope to prove an identity for: the table's for a named cloud, the vault's own challenge
@@ -77,15 +89,21 @@ impl Vault {
         if vault.cloud.named {
             return Ok(format!("{}/.default", vault.cloud.resource));
         }
-        let url = format!("{}/{}", vault.url(), kind.collection());
-        let ask = || async {
-            let answer = self.request(&url, None, MAX_PAGE, deadline).await?;
-            if answer.status != 401 {
-                return Err(answer::refused(Asked::List, &url, &answer));
+        let (vault, ask) = (vault.url(), Ask::first(deadline));
+        let url = format!("{vault}/{}", kind.collection());
+        let what = format!("GET {url}");
+        let attempt = |limit| {
+            let url = &url;
+            async move {
+                let answer = self.request(url, None, MAX_PAGE, limit).await?;
+                if answer.status != 401 {
+                    return Err(answer::refused(Asked::List, url, &answer));
+                }
+                challenge::scope(&answer, url)
             }
-            challenge::scope(&answer, &url)
         };
-        self.http.retry().run(deadline, ask).await
+        let request = Request { vault: &vault, identity: None, what: &what, ask: &ask };
+        self.limiter.run(request, attempt).await
     }
 
     /// One object version.
@@ -96,15 +114,15 @@ impl Vault {
         object: &ObjectRef,
         ask: &Ask,
     ) -> Result<ObjectVersion> {
+        let vault = vault.url();
         let url = format!(
-            "{}/{}/{}/{}",
-            vault.url(),
+            "{vault}/{}/{}/{}",
             object.kind.collection(),
             object.name,
             object.version.as_str()
         );
         let begun = Instant::now();
-        let answer = self.authorized(proof, Asked::Object, &url, ask).await;
+        let answer = self.authorized(proof, &vault, Asked::Object, &url, ask).await;
         let outcome = answer.and_then(|answer| answer::object(object, &url, &answer));
         if let Ok(found) = &outcome {
             let (object_type, version) = (object.kind.as_str(), &found.version);
@@ -123,10 +141,11 @@ impl Vault {
         max_names: usize,
         ask: &Ask,
     ) -> Result<Vec<ObjectName>> {
-        let first = format!("{}/{}", vault.url(), kind.collection());
+        let vault = vault.url();
+        let first = format!("{vault}/{}", kind.collection());
         let read = |answer: &Answer| answer::names(kind, &first, answer);
         let begun = Instant::now();
-        let outcome = self.pages(proof, &first, max_names, read, ask).await;
+        let outcome = self.pages(proof, &vault, &first, max_names, read, ask).await;
         metrics::keyvault_request(kind, "", begun.elapsed(), &outcome);
         outcome
     }
@@ -141,10 +160,11 @@ impl Vault {
         max_versions: usize,
         ask: &Ask,
     ) -> Result<Vec<ListedVersion>> {
-        let first = format!("{}/{}/{name}/versions", vault.url(), kind.collection());
+        let vault = vault.url();
+        let first = format!("{vault}/{}/{name}/versions", kind.collection());
         let read = |answer: &Answer| answer::versions(kind, &first, answer);
         let begun = Instant::now();
-        let outcome = self.pages(proof, &first, max_versions, read, ask).await;
+        let outcome = self.pages(proof, &vault, &first, max_versions, read, ask).await;
         metrics::keyvault_request(kind, name.as_str(), begun.elapsed(), &outcome);
         outcome
     }
@@ -153,6 +173,7 @@ impl Vault {
     async fn pages<T>(
         &self,
         proof: &Proof,
+        vault: &str,
         first: &str,
         max_items: usize,
         read: impl Fn(&Answer) -> Result<Page<T>>,
@@ -162,7 +183,7 @@ impl Vault {
         let mut next = Some(first.to_owned());
         for _ in 0..MAX_PAGES {
             let Some(url) = next else { return Ok(items) };
-            let answer = self.authorized(proof, Asked::List, &url, ask).await?;
+            let answer = self.authorized(proof, vault, Asked::List, &url, ask).await?;
             let page = read(&answer)?;
             items.extend(page.items);
             if items.len() > max_items {
@@ -190,26 +211,28 @@ impl Vault {
     async fn authorized(
         &self,
         proof: &Proof,
+        vault: &str,
         asked: Asked,
         url: &str,
         ask: &Ask,
     ) -> Result<Answer> {
-        let deadline = ask.patience.deadline();
         let max_body = match asked {
             Asked::Object => MAX_OBJECT,
             Asked::List => MAX_PAGE,
         };
         let clock = self.http.clock();
-        let ask = || async {
+        let attempt = |limit| async move {
             ask.patience.sends(clock.now());
-            let answer = self.request(url, Some(proof), max_body, Instant::now() + TRY).await?;
+            let answer = self.request(url, Some(proof), max_body, limit).await?;
             match answer.status {
                 200 => Ok(answer),
                 401 => Err(challenge::unauthorized(&answer, url, proof.scope())),
                 _ => Err(answer::refused(asked, url, &answer)),
             }
         };
-        self.http.retry().run(deadline, ask).await
+        let what = format!("GET {}", without_query(url));
+        let request = Request { vault, identity: Some(proof.identity()), what: &what, ask };
+        self.limiter.run(request, attempt).await
     }
 
     async fn request(
@@ -227,7 +250,6 @@ impl Vault {
             request = request.header(reqwest::header::AUTHORIZATION, bearer(proof)?);
         }
         let what = format!("GET {}", without_query(url));
-        let deadline = deadline.min(Instant::now() + TRY);
         exchange(request, Exchange { hop: Hop::Vault, what: &what, max_body, deadline }).await
     }
 }

@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, Shared};
 use crate::budget::Reserved;
 use crate::error::{Code, Error, Result};
 use crate::identity::Proof;
-use crate::telemetry::metrics::StaleValue;
+use crate::telemetry::metrics::Ongoing;
 use crate::vault::Patience;
 
 use super::{Ages, Demand, Freshness};
@@ -49,7 +49,7 @@ pub(super) struct State<V> {
     /// The second look at a refusal.
     confirming: Option<Arc<Flight<V>>>,
     /// The source fails while a good value is held.
-    stale: Option<StaleValue>,
+    stale: Option<Ongoing>,
     /// When somebody last went without an answer of the source.
     failed: Option<Instant>,
     /// Not to be forgotten before.
@@ -211,7 +211,7 @@ impl<V> State<V> {
             }
             Err(error) => {
                 if self.good.is_some() && self.stale.is_none() && source_failed(error) {
-                    self.stale = Some(StaleValue::begin());
+                    self.stale = Some(Ongoing::stale_value());
                     return Landed::TurnedStale;
                 }
                 Landed::Done

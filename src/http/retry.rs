@@ -2,6 +2,8 @@
 //!
 //! The numbers are those of Azure's own clients. A pause that would end after the caller's deadline
 //! is not begun: whoever waits for a file would rather hear at once what the service said.
+//! [`Retry::run`] is for the token services; requests to vaults go through `vault::limiter`, which
+//! follows the same numbers and knows what all requests to one vault have seen.
 
 use std::time::{Duration, Instant};
 
@@ -66,14 +68,15 @@ impl Retry {
         }
     }
 
-    fn pause_after(&self, tries: u32) -> Duration {
+    /// How long to wait after this many tries when the service does not say.
+    pub(crate) fn pause_after(&self, tries: u32) -> Duration {
         let factor = 2_u32.saturating_pow(tries) - 1;
         self.pause.saturating_mul(factor).mul_f64(jitter()).min(self.longest)
     }
 }
 
 /// 0.8 to 1.3: callers that failed together must not come back together.
-fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     let mut byte = [128];
     // Without random numbers there are no TLS connections either, so the middle is good enough.
     let _ = SystemRandom::new().fill(&mut byte);
@@ -81,7 +84,7 @@ fn jitter() -> f64 {
 }
 
 /// Whether the same request may succeed a moment later. Certificates do not get better by asking.
-fn is_transient(error: &Error) -> bool {
+pub(crate) fn is_transient(error: &Error) -> bool {
     match error.status() {
         Some(status) => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
         None => {

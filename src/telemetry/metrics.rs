@@ -34,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers::new());
 static MOUNTS: AtomicU64 = AtomicU64::new(0);
 static STALE: AtomicU64 = AtomicU64::new(0);
+static WAITING: AtomicU64 = AtomicU64::new(0);
+static OUTAGES: AtomicU64 = AtomicU64::new(0);
+static THROTTLED: AtomicU64 = AtomicU64::new(0);
 static NAMES: AtomicBool = AtomicBool::new(false);
 
 /// What was measured since the start, by label values.
@@ -125,35 +128,45 @@ pub(crate) fn value_given(how: &'static str) {
     *numbers().given.entry(how).or_default() += 1;
 }
 
-/// A value that is held on to although its vault cannot be asked, until dropped.
-pub(crate) struct StaleValue(());
+/// A vault asked for fewer requests.
+pub(crate) fn vault_throttled() {
+    THROTTLED.fetch_add(1, Ordering::Relaxed);
+}
 
-impl StaleValue {
-    pub(crate) fn begin() -> Self {
-        STALE.fetch_add(1, Ordering::Relaxed);
-        Self(())
+/// One more of something that goes on, until dropped.
+#[derive(Debug)]
+pub(crate) struct Ongoing(&'static AtomicU64);
+
+impl Ongoing {
+    fn begin(gauge: &'static AtomicU64) -> Self {
+        gauge.fetch_add(1, Ordering::Relaxed);
+        Self(gauge)
+    }
+
+    /// A Mount that is being answered.
+    pub(crate) fn mount() -> Self {
+        Self::begin(&MOUNTS)
+    }
+
+    /// A request that waits for its turn at a vault.
+    pub(crate) fn waiting_request() -> Self {
+        Self::begin(&WAITING)
+    }
+
+    /// A value that is held on to although its vault cannot be asked.
+    pub(crate) fn stale_value() -> Self {
+        Self::begin(&STALE)
+    }
+
+    /// A vault that does not answer, while somebody waits for it.
+    pub(crate) fn outage() -> Self {
+        Self::begin(&OUTAGES)
     }
 }
 
-impl Drop for StaleValue {
+impl Drop for Ongoing {
     fn drop(&mut self) {
-        STALE.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A Mount that is being answered, until dropped.
-pub(crate) struct RunningMount(());
-
-impl RunningMount {
-    pub(crate) fn begin() -> Self {
-        MOUNTS.fetch_add(1, Ordering::Relaxed);
-        Self(())
-    }
-}
-
-impl Drop for RunningMount {
-    fn drop(&mut self) {
-        MOUNTS.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -228,11 +241,31 @@ fn render() -> String {
         let _ = writeln!(out, "akvfs_values_total{{how=\"{how}\"}} {count}");
     }
     drop(numbers);
-    let help = "Values held from before their vault stopped answering";
-    head(&mut out, "akvfs_values_stale", "gauge", help);
-    let _ = writeln!(out, "akvfs_values_stale {}", STALE.load(Ordering::Relaxed));
-    head(&mut out, "akvfs_mounts_in_flight", "gauge", "Mounts that are being answered");
-    let _ = writeln!(out, "akvfs_mounts_in_flight {}", MOUNTS.load(Ordering::Relaxed));
+    for (name, kind, help, number) in [
+        ("akvfs_mounts_in_flight", "gauge", "Mounts that are being answered", &MOUNTS),
+        (
+            "akvfs_vault_requests_waiting",
+            "gauge",
+            "Requests that wait for their turn at a vault",
+            &WAITING,
+        ),
+        (
+            "akvfs_vaults_in_outage",
+            "gauge",
+            "Vaults that do not answer and are waited for",
+            &OUTAGES,
+        ),
+        (
+            "akvfs_values_stale",
+            "gauge",
+            "Values held from before their vault stopped answering",
+            &STALE,
+        ),
+        ("akvfs_vault_throttled_total", "counter", "Answers 429 of vaults", &THROTTLED),
+    ] {
+        head(&mut out, name, kind, help);
+        let _ = writeln!(out, "{name} {}", number.load(Ordering::Relaxed));
+    }
     head(&mut out, "akvfs_build_info", "gauge", "What this build is; always 1");
     let labels = [
         ("version", version::VERSION),

@@ -69,6 +69,9 @@ async fn requests_are_counted_by_the_go_providers_names_and_labels() {
         let tokens = r#"akvfs_token_requests_total{mode="service-principal",result="ok"}"#;
         assert!(sample(&text, tokens) >= 1);
         assert_eq!(sample(&text, "akvfs_mounts_in_flight"), 0);
+        for idle in ["vault_requests_waiting", "vaults_in_outage", "vault_throttled_total"] {
+            assert_eq!(sample(&text, &format!("akvfs_{idle}")), 0);
+        }
         assert!(text.contains("akvfs_build_info{version=\"v"), "{text}");
         assert!(text.contains("# TYPE keyvault_request histogram\n"), "{text}");
         for path in ["/", "/metrics/", "/debug/pprof/"] {
