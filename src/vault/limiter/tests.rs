@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::identity::Mode;
-use crate::vault::ask::{Patience, Urgency};
+use crate::vault::ask::Urgency;
 
 const MILLI: Duration = Duration::from_millis(1);
 const VAULT: &str = "https://kv.vault.azure.net";
@@ -224,8 +224,8 @@ async fn four_tries_of_a_request_and_its_pauses_hold_no_permit() {
     assert!(result.await.unwrap_err().is_hurried());
     // A pause that lasts: the gate is free meanwhile.
     let wait = || throttled(0).answered(408, None).retry_after(Some(Duration::from_secs(50)));
-    let (ask, patience) = (minute(), Arc::new(Patience::new(Instant::now() + 40_000 * MILLI)));
-    let request = Ask { patience: ask.patience.clone(), ..ask.clone() };
+    let (ask, early) = (minute(), Instant::now() + Duration::from_secs(40));
+    let request = ask.clone();
     let pauses = tokio::spawn({
         let limiter = limiter.clone();
         async move {
@@ -235,7 +235,7 @@ async fn four_tries_of_a_request_and_its_pauses_hold_no_permit() {
             limiter.run(request, |_| async { Err::<(), _>(wait()) }).await
         }
     });
-    let told = timeout(Duration::from_secs(10), ask.patience.hopeless(patience.deadline())).await;
+    let told = timeout(Duration::from_secs(10), ask.patience.hopeless(early)).await;
     assert!(told.unwrap().message().ends_with("asked to wait 50s, more time than is left)"));
     assert!(door(&limiter).with(|gate, _| !gate.is_idle() && gate.in_flight() == 0));
     pauses.abort();
