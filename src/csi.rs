@@ -16,7 +16,7 @@ mod slots;
 mod targets;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +48,8 @@ const VERSION_METHOD: &str = "/v1alpha1.CSIDriverProvider/Version";
 const MOUNT_METHOD: &str = "/v1alpha1.CSIDriverProvider/Mount";
 const CHECK_METHOD: &str = "/grpc.health.v1.Health/Check";
 const WATCH_METHOD: &str = "/grpc.health.v1.Health/Watch";
+/// At the end of a Mount's time, so much is for telling why.
+const TO_TELL: Duration = Duration::from_millis(300);
 /// Most of a target path that is logged.
 const MAX_TARGET: usize = 512;
 
@@ -91,10 +93,10 @@ impl CsiDriverProvider for Provider {
         &self,
         request: Request<MountRequest>,
     ) -> Result<Response<MountResponse>, Status> {
-        let deadline = Instant::now() + deadline::of_call(request.metadata());
+        let given = deadline::of_call(request.metadata());
         let (metadata, _, request) = request.into_parts();
         let _running = (Ongoing::mount(), self.calls.token());
-        observed(MOUNT_METHOD, &metadata, self.answer(request.into(), deadline)).await
+        observed(MOUNT_METHOD, &metadata, self.answer(request.into(), given)).await
     }
 }
 
@@ -102,11 +104,14 @@ impl Provider {
     async fn answer(
         &self,
         request: mount::Incoming,
-        deadline: Instant,
+        given: Duration,
     ) -> Result<MountResponse, Refusal> {
+        let deadline = Instant::now() + given;
         let running = self.targets.start_or_join(&request, {
             let mounter = self.mounter.clone();
-            move |request| async move { mounter.mount(request, deadline).await }
+            // Whoever knows why nothing came is to be heard before this one says only that.
+            let inner = deadline - (given / 20).min(TO_TELL);
+            move |request| async move { mounter.mount(request, inner).await }
         });
         let outcome = tokio::select! {
             outcome = tokio::time::timeout_at(deadline.into(), running) => outcome.unwrap_or_else(|_| {

@@ -320,7 +320,9 @@ impl Fetch {
         group: &Arc<str>,
         deadline: Instant,
     ) -> Result<Arc<ObjectVersion>> {
-        let wish = Wish { key: key(proof, vault, object), proof, demand, group, deadline };
+        let trouble = |what: &str| self.0.vault.trouble(vault, what);
+        let key = key(proof, vault, object);
+        let wish = Wish { key, proof, demand, group, deadline, trouble: &trouble };
         let request = || -> Request<ObjectVersion> {
             let (source, vault, object) = (self.0.source.clone(), vault.clone(), object.clone());
             Arc::new(move |proof, ask| {
@@ -341,7 +343,9 @@ impl Fetch {
         group: &Arc<str>,
         deadline: Instant,
     ) -> Result<Arc<Vec<ListedVersion>>> {
-        let wish = Wish { key: key(proof, vault, object), proof, demand, group, deadline };
+        let trouble = |what: &str| self.0.vault.trouble(vault, what);
+        let key = key(proof, vault, object);
+        let wish = Wish { key, proof, demand, group, deadline, trouble: &trouble };
         let request = || -> Request<Vec<ListedVersion>> {
             let (client, vault, object) = (self.0.vault.clone(), vault.clone(), object.clone());
             Arc::new(move |proof, ask| {

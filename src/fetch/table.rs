@@ -44,6 +44,8 @@ pub(super) struct Wish<'a> {
     pub(super) demand: Demand,
     pub(super) group: &'a Arc<str>,
     pub(super) deadline: Instant,
+    /// Why the vault does not answer anybody, if it does not.
+    pub(super) trouble: &'a (dyn Fn(&str) -> Option<Error> + Send + Sync),
 }
 
 pub(super) struct Table<V> {
@@ -130,7 +132,10 @@ impl<V: Send + Sync + 'static> Table<V> {
                     Err(error) => (error, true),
                 },
                 error = flight.patience.hopeless(until) => (error, false),
-                () = tokio::time::sleep_until(until.into()) => (late(&wish.key), false),
+                () = tokio::time::sleep_until(until.into()) => {
+                    let trouble = (wish.trouble)(&wish.key.to_string());
+                    (trouble.unwrap_or_else(|| late(&wish.key)), false)
+                }
             };
             // It may have failed for somebody else's reason: his token, or his deadline.
             let others = is_of_token(&error) && !flight.proof.same_as(wish.proof)
