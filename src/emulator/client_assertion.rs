@@ -10,7 +10,6 @@ use serde::Deserialize;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-use super::now;
 use super::tokens::{Refused, payload};
 
 /// Longest life of an assertion, seconds.
@@ -48,6 +47,7 @@ pub(super) fn check(
     client: &str,
     audience: &str,
     certificates: &[Vec<u8>],
+    now: i64,
 ) -> Result<(), Refused> {
     let refused = |number, why| Refused { number, why };
     let malformed = || refused(50027, "JWT token is invalid or malformed.");
@@ -89,7 +89,6 @@ pub(super) fn check(
     if claims.aud != audience {
         return Err(refused(700_023, "Client assertion audience claim does not match."));
     }
-    let now = now();
     if claims.exp <= now || claims.nbf > now || claims.exp - claims.nbf > MAX_LIFE {
         return Err(refused(700_024, "Client assertion is not within its valid time range."));
     }

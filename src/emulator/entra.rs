@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::client_assertion;
-use super::lock;
 use super::reply::{Reply, Request, pairs, trace_id};
 use super::state::{Holder, Shared, TENANT};
 use super::tokens;
+use super::{lock, seconds};
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -81,7 +81,8 @@ fn token(state: &Shared, request: &Request, from: From) -> Result<Reply, Reply> 
                 From::Adfs => format!("{}/adfs/oauth2/token", state.addresses.authority()),
                 _ => format!("{}/oauth2/v2.0/token", state.authorization()),
             };
-            client_assertion::check(assertion, &client, &audience, &identity.certificates)
+            let (known, now) = (&identity.certificates, seconds(&state.clock));
+            client_assertion::check(assertion, &client, &audience, known, now)
                 .map_err(|refused| refusal(401, "invalid_client", refused.number, refused.why))?;
             "certificate"
         } else if let Ok(assertion) = field("client_assertion") {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::reply::{Reply, Request};
 use super::state::{Holder, Shared};
-use super::{lock, now};
+use super::{lock, seconds};
 
 const API_VERSIONS: [&str; 4] = ["2018-02-01", "2019-08-01", "2020-06-01", "2021-02-01"];
 
@@ -105,11 +105,11 @@ fn grant(state: &Shared, client: &str, epoch: u64, resource: &str) -> Option<Val
     let lifetime = *lock(&state.token_lifetime);
     let audience = state.addresses.resource();
     let (token, end) = state.signer.mint(client, epoch, &audience, lifetime).ok()?;
-    let seconds = lifetime.as_secs().to_string();
+    let lasts = lifetime.as_secs().to_string();
     Some(json!({
         "access_token": token, "token_type": "Bearer", "resource": resource,
-        "expires_on": end.to_string(), "expires_in": seconds, "ext_expires_in": seconds,
-        "not_before": (now() - 300).to_string(),
+        "expires_on": end.to_string(), "expires_in": lasts, "ext_expires_in": lasts,
+        "not_before": (seconds(&state.clock) - 300).to_string(),
     }))
 }
 

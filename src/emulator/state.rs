@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::class::ObjectKind;
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::secret::Secret;
 
@@ -107,6 +108,8 @@ pub(super) struct Shared {
     pub(super) app_service_header: Secret,
     pub(super) arc: Mutex<Option<super::machine::Agent>>,
     pub(super) nmi_refusals: Mutex<u32>,
+    /// For tokens.
+    pub(super) clock: Clock,
     pub(super) signer: Signer,
     pub(super) issuer: Issuer,
     pub(super) faults: Faults,
@@ -148,8 +151,9 @@ impl Shared {
             )),
             arc: Mutex::default(),
             nmi_refusals: Mutex::new(config.nmi_refusals),
-            signer: Signer::new()?,
-            issuer: Issuer::new()?,
+            clock: config.clock.clone(),
+            signer: Signer::new(config.clock.clone())?,
+            issuer: Issuer::new(config.clock.clone())?,
             faults: Faults::default(),
             log: Log::default(),
         })

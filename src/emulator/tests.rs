@@ -86,7 +86,8 @@ async fn a_vault_answers_401_with_a_challenge_until_a_good_token_comes() {
     let (expired, _) = state.signer.mint(id, 0, &resource, Duration::ZERO).unwrap();
     let (revoked, _) = state.signer.mint(id, 7, &resource, minute).unwrap();
     let (unknown, _) = state.signer.mint("nobody", 0, &resource, minute).unwrap();
-    let (foreign, _) = tokens::Signer::new().unwrap().mint(id, 0, &resource, minute).unwrap();
+    let (foreign, _) =
+        tokens::Signer::new(Default::default()).unwrap().mint(id, 0, &resource, minute).unwrap();
     let cut = &good[..good.len() - 4];
     for bad in [&audience, &expired, &revoked, &unknown, &foreign, cut, "x", "a.b.c"] {
         let (status, body) = site.vault(bad, &format!("/secrets/a/{V}")).await;

@@ -16,11 +16,12 @@ use ring::{hmac, rand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::secret::Secret;
 
 use super::state::TENANT;
-use super::{now, random};
+use super::{random, seconds};
 
 /// Issuer of service account tokens.
 const CLUSTER: &str = "https://oidc.akvfs.test/cluster/";
@@ -72,13 +73,16 @@ struct Access {
     epoch: u64,
 }
 
-pub(super) struct Signer(hmac::Key);
+pub(super) struct Signer {
+    key: hmac::Key,
+    clock: Clock,
+}
 
 impl Signer {
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(clock: Clock) -> Result<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|_| no_randomness())?;
-        Ok(Self(key))
+        Ok(Self { key, clock })
     }
 
     /// An access token with its end, seconds since the epoch.
@@ -89,7 +93,7 @@ impl Signer {
         resource: &str,
         lifetime: Duration,
     ) -> Result<(String, i64)> {
-        let now = now();
+        let now = seconds(&self.clock);
         let end = now.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
         let claims = json!({
             "aud": resource, "iss": issuer(), "tid": TENANT, "appid": client, "oid": client,
@@ -97,7 +101,7 @@ impl Signer {
             "uti": hex::encode(random::<8>()?),
         });
         let text = unsigned("HS256", &claims);
-        let tag = hmac::sign(&self.0, text.as_bytes());
+        let tag = hmac::sign(&self.key, text.as_bytes());
         Ok((format!("{text}.{}", URL_SAFE_NO_PAD.encode(tag)), end))
     }
 
@@ -109,7 +113,7 @@ impl Signer {
     ) -> std::result::Result<(String, u64), &'static str> {
         let (text, tag) = token.rsplit_once('.').ok_or("AKV10001: Token is not a JWT.")?;
         let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| "AKV10001: Token is not a JWT.")?;
-        hmac::verify(&self.0, text.as_bytes(), &tag)
+        hmac::verify(&self.key, text.as_bytes(), &tag)
             .map_err(|_| "AKV10011: Token signature is not valid.")?;
         let claims: Access = payload(text).ok_or("AKV10001: Token is not a JWT.")?;
         if claims.iss != issuer() || claims.tid != TENANT {
@@ -118,7 +122,7 @@ impl Signer {
         if claims.aud != resource {
             return Err("AKV10022: Invalid audience.");
         }
-        let now = now();
+        let now = seconds(&self.clock);
         if claims.exp <= now || claims.nbf > now {
             return Err("AKV10046: Token is expired or not yet valid.");
         }
@@ -141,15 +145,16 @@ pub(super) struct Refused {
 pub(super) struct Issuer {
     key: EcdsaKeyPair,
     other: EcdsaKeyPair,
+    clock: Clock,
 }
 
 impl Issuer {
-    pub(super) fn new() -> Result<Self> {
-        Ok(Self { key: key_pair()?, other: key_pair()? })
+    pub(super) fn new(clock: Clock) -> Result<Self> {
+        Ok(Self { key: key_pair()?, other: key_pair()?, clock })
     }
 
     pub(super) fn token(&self, wanted: &WorkloadToken) -> Result<Secret> {
-        let now = now();
+        let now = seconds(&self.clock);
         let end = match wanted.lifetime {
             Some(lifetime) => {
                 now.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX))
@@ -202,7 +207,7 @@ impl Issuer {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key().as_ref())
             .verify(text.as_bytes(), &signature)
             .map_err(|_| refused(50013, "Assertion failed signature validation."))?;
-        if claims.exp <= now() {
+        if claims.exp <= seconds(&self.clock) {
             return Err(refused(700_024, "Client assertion is not within its valid time range."));
         }
         let right = claims.aud == audience
