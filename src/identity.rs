@@ -4,51 +4,80 @@
 //! that input; only when it answers with a token does a [`Proof`] exist. A proof is found again by an
 //! HMAC, keyed for this process, over the length-prefixed tuple (mode, authority, tenant, client id,
 //! assertion or secret, scope): the same inputs share it, any other input is another proof. It ends
-//! with the token or the assertion, whichever ends first, less a margin. Claims inside an assertion
-//! are never part of a decision before Entra accepted that very assertion.
+//! with the token or the assertion, whichever ends first, less a margin of 30 s, or of a quarter of a
+//! shorter life. Claims inside an assertion are never part of a decision before Entra accepted that
+//! very assertion.
 //!
 //! One credential object belongs to one proof: the SDK's credentials cache by scope alone and would
 //! hand one caller's token to another.
+//!
+//! Callers with the same inputs share one request ([`flight`]), which no caller's end breaks off. Its
+//! error is told to those who waited for it and then forgotten. What is in the last part of its life
+//! is **renewed** in the background by the callers who still use it: with 5 minutes left, or a quarter
+//! of a shorter life, and only where the evidence may give a longer proof. What renewing brings:
+//!
+//! | Answer | What becomes of the proof |
+//! |---|---|
+//! | a token for the same identity | replaced |
+//! | a token for another one (a login, a pod's assignment) | dropped; the next caller proves anew |
+//! | a refusal: Entra's 400, 401 or 403, IMDS's 400, NMI's 4xx, a login that is over | dropped at once: the evidence is not accepted any more |
+//! | no answer, 429, 5xx, IMDS's 404 and 410 | kept to its end; tried again after 30 s, growing to 5 min |
+//!
+//! A vault may **refuse** a token before its end. Whoever tells ([`Identities::prove_anew`]) gets
+//! another proof, by one request for all, and the refused one is never given out again, even when
+//! there is no other. Only a token that is younger than 2 s stays: one asked for now would be refused
+//! too, so the vault rather means this caller.
+//!
+//! All ages and ends are by the clock of [`Http`]; callers' deadlines are real time.
 
 mod assertion;
 mod azure_cli;
 mod binding;
 mod certificate;
 mod entra;
+mod flight;
 mod imds;
+mod inputs;
 mod lifetime;
+mod limits;
 mod managed;
 mod nmi;
 mod proof;
+mod table;
 mod transport;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use dashmap::DashMap;
 use ring::{hmac, rand::SystemRandom};
-use tokio::sync::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::class::{Assertion, Claim, Pod, Tenant};
+use crate::class::Claim;
 use crate::cloud::Cloud;
 use crate::error::{Code, Error, Result};
 use crate::http::Http;
-use crate::secret::{Secret, file};
+use crate::secret::Secret;
 use crate::telemetry::metrics;
 
+use flight::{Flight, Outcome};
+use inputs::{Inputs, Service};
+use limits::{Asked, Limits};
 pub use proof::{Mode, PodId, Proof, ProvenIdentity};
 use proof::{ProofKey, ProofKeyInput};
-use transport::Route;
+use table::{Caller, Found, Table};
 
-/// A token or assertion this close to its end is not used any more.
-const MARGIN: Duration = Duration::from_secs(30);
 /// A token younger than this that a vault refuses would be no better if asked for again.
 const FRESH: Duration = Duration::from_secs(2);
-/// Most proofs kept; the least recently used goes first.
-const MAX_PROOFS: usize = 4096;
 /// Longest accepted assertion. Kubernetes tokens are about 1 KiB.
 const MAX_ASSERTION: usize = 16 * 1024;
+/// Most renewals at a time; what finds no place is renewed when it is used again.
+const RENEWALS: usize = 16;
+/// How long a renewal may take while no caller needs it.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(30);
+/// How often ended proofs are looked for, by the clock.
+const SWEEP: Duration = Duration::from_secs(30);
+/// How often one caller begins again, when what it waited for ended for reasons of others.
+const ROUNDS: usize = 4;
 
 /// A bearer token with its end.
 #[derive(Clone)]
@@ -65,21 +94,9 @@ struct Inner {
     http: Http,
     hmac: hmac::Key,
     binding: binding::Binding,
-    proofs: DashMap<ProofKey, Arc<Entry>>,
-}
-
-/// One proof to be: the lock makes a single token request for callers with the same inputs.
-struct Entry {
-    state: Mutex<State>,
-    used: std::sync::Mutex<Instant>,
-}
-
-#[derive(Default)]
-struct State {
-    proof: Option<Proof>,
-    /// The last refusal or failure, and when it came. It answers whoever was already waiting then: a
-    /// mount of a hundred objects with a wrong secret asks the token service once.
-    failed: Option<(Instant, Error)>,
+    limits: Limits,
+    renewals: Arc<Semaphore>,
+    table: Mutex<Table>,
 }
 
 impl Identities {
@@ -88,7 +105,9 @@ impl Identities {
         let hmac = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|_| Error::new(Code::Local, "the system gives no random numbers"))?;
         let binding = binding::Binding::new(http.clone());
-        Ok(Self(Arc::new(Inner { http, hmac, binding, proofs: DashMap::new() })))
+        let limits = Limits::new(http.clock().clone());
+        let (renewals, table) = (Arc::new(Semaphore::new(RENEWALS)), Mutex::default());
+        Ok(Self(Arc::new(Inner { http, hmac, binding, limits, renewals, table })))
     }
 
     /// The outbound clients.
@@ -124,241 +143,171 @@ impl Identities {
         refused: Option<&Proof>,
         deadline: Instant,
     ) -> Result<Proof> {
-        let good = |proof: &&Proof| {
-            proof.is_live()
-                && (proof.is_fresh() || !refused.is_some_and(|refused| refused.same_as(proof)))
-        };
         let late = || {
             Error::new(Code::TimedOut, "no token before the deadline")
                 .fix("check that the node may reach the token service")
         };
-        let claim = tokio::time::timeout_at(deadline.into(), resolve(claim))
+        let inputs = tokio::time::timeout_at(deadline.into(), Inputs::of(claim))
             .await
             .unwrap_or_else(|_| Err(late()))?;
+        let service = inputs.service();
         // NMI is asked for the cloud's resource, whatever the vault's challenge says.
-        let own = matches!(claim, Resolved::Pod(_)).then(|| format!("{}/.default", cloud.resource));
+        let own = (service == Service::Nmi).then(|| format!("{}/.default", cloud.resource));
         let scope = own.as_deref().unwrap_or(scope);
-        let key = ProofKeyInput::new(&claim, cloud, scope).key(&self.0.hmac);
-        let (entry, arrived) = (self.entry(&key), Instant::now());
-        let result = tokio::time::timeout_at(deadline.into(), async {
-            let mut state = entry.state.lock().await;
-            if let Some(proof) = state.proof.as_ref().filter(good) {
-                return Ok(proof.clone());
-            }
-            if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| *at >= arrived) {
-                return Err(error.clone());
-            }
-            *state = State::default();
-            let ask = || self.request(&claim, cloud, scope, deadline);
-            // The metadata service has rules of its own, NMI is asked once (kubelet retries), and a
-            // login does not get better by asking again.
-            let outcome = match claim {
-                Resolved::Managed { .. } | Resolved::Pod(_) | Resolved::AzureCli { .. } => {
-                    ask().await
-                }
-                _ => self.0.http.retry().run(deadline, ask).await,
+        let key = ProofKeyInput::new(&inputs, cloud, scope).key(&self.0.hmac);
+        let request = || Request {
+            inputs: inputs.clone(),
+            cloud: cloud.clone(),
+            scope: scope.to_owned(),
+            key,
+        };
+        for _ in 0..ROUNDS {
+            let mut place = None;
+            let may_renew = || {
+                place = self.0.renewals.clone().try_acquire_owned().ok();
+                place.as_ref().map(|_| Instant::now() + RENEWAL_PATIENCE)
             };
-            metrics::token_request(claim.mode().as_str(), &outcome);
-            match &outcome {
-                Ok(proof) => state.proof = Some(proof.clone()),
-                // Not when this caller's time was too short: the next one asks with its own.
-                Err(error) if Instant::now() < deadline && !error.is_hurried() => {
-                    state.failed = Some((Instant::now(), error.clone()));
+            let now = self.0.http.clock().now();
+            let caller = Caller { service, refused, deadline, now };
+            let found = self.0.table().find(&key, &caller, may_renew);
+            let flight = match found {
+                Found::Proof(proof) => return Ok(proof),
+                Found::Renew(proof, flight) => {
+                    self.0.start(request(), flight, place);
+                    return Ok(proof);
                 }
-                Err(_) => {}
+                Found::Join(flight) => flight,
+                Found::Begin(flight) => {
+                    self.0.start(request(), flight.clone(), None);
+                    flight
+                }
+            };
+            match flight.outcome(deadline).await {
+                Outcome::Proved(proof) => return Ok(proof),
+                // It ended because of callers with less time.
+                Outcome::Failed(_, Some(bound)) if bound < deadline => {}
+                Outcome::Failed(error, _) if service == Service::Machine => {
+                    return Err(managed::explain(&self.0.http, error));
+                }
+                Outcome::Failed(error, _) => return Err(error),
+                Outcome::Anew => {}
             }
-            outcome
-        })
-        .await
-        .unwrap_or_else(|_| Err(late()));
-        if result.is_err() {
-            // Not a proof: leave nothing behind, unless another caller is using the entry.
-            self.0.proofs.remove_if(&key, |_, entry| Arc::strong_count(entry) <= 2);
         }
-        result
+        Err(late())
     }
 
     /// Whether this machine's own identity is likely to work, found out within a second.
     pub(crate) async fn machine_answers(&self) -> bool {
         managed::answers(&self.0.http).await
     }
+}
 
-    fn entry(&self, key: &ProofKey) -> Arc<Entry> {
-        if self.0.proofs.len() >= MAX_PROOFS && !self.0.proofs.contains_key(key) {
-            self.evict();
-        }
-        let entry = self.0.proofs.entry(*key).or_insert_with(|| {
-            Arc::new(Entry { state: Mutex::default(), used: std::sync::Mutex::new(Instant::now()) })
+/// What a flight needs, whoever began it.
+struct Request {
+    inputs: Inputs,
+    cloud: Cloud,
+    scope: String,
+    key: ProofKey,
+}
+
+impl Inner {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a flight as a task of its own.
+    fn start(
+        self: &Arc<Self>,
+        request: Request,
+        flight: Arc<Flight>,
+        renewal: Option<OwnedSemaphorePermit>,
+    ) {
+        let landing = Landing { inner: self.clone(), request, flight, landed: false };
+        tokio::spawn(async move {
+            let result = landing.inner.fly(&landing.request, &landing.flight).await;
+            landing.land(result);
+            drop(renewal);
         });
-        if let Ok(mut used) = entry.used.lock() {
-            *used = Instant::now();
-        }
-        entry.clone()
     }
 
-    /// Drops ended proofs, and then the least recently used ones, down to seven eighths.
-    fn evict(&self) {
-        // An entry whose lock is held is being proved: it stays.
-        self.0.proofs.retain(|_, entry| {
-            entry
-                .state
-                .try_lock()
-                .map_or(true, |state| state.proof.as_ref().is_some_and(Proof::is_live))
+    async fn fly(&self, request: &Request, flight: &Flight) -> Result<Proof> {
+        let Request { inputs, cloud, scope, .. } = request;
+        let asked = Asked::new(inputs, cloud);
+        let ask = || inputs.ask(&self.http, &self.binding, cloud, scope);
+        flight.run(&self.http, &self.limits, &asked, ask).await
+    }
+
+    /// Drops ended proofs from now on, until there are none.
+    fn sweep(self: &Arc<Self>) {
+        let sweeper = Sweeper { inner: Arc::downgrade(self), done: false };
+        let clock = self.http.clock().clone();
+        tokio::spawn(async move {
+            let mut sweeper = sweeper;
+            loop {
+                clock.sleep(SWEEP).await;
+                let Some(inner) = sweeper.inner.upgrade() else { return };
+                let mut table = inner.table();
+                if !table.sweep() {
+                    (table.swept, sweeper.done) = (false, true);
+                    return;
+                }
+            }
         });
-        let target = MAX_PROOFS - MAX_PROOFS / 8;
-        if self.0.proofs.len() <= target {
-            return;
-        }
-        let mut ages: Vec<_> = self
-            .0
-            .proofs
-            .iter()
-            .map(|entry| (entry.used.lock().map_or_else(|e| *e.into_inner(), |u| *u), *entry.key()))
-            .collect();
-        ages.sort_unstable_by_key(|(used, _)| *used);
-        for (_, key) in ages.into_iter().take(self.0.proofs.len().saturating_sub(target)) {
-            self.0.proofs.remove(&key);
+    }
+}
+
+/// Takes a flight's result to the table and to those who wait; also when its task ends without one.
+struct Landing {
+    inner: Arc<Inner>,
+    request: Request,
+    flight: Arc<Flight>,
+    landed: bool,
+}
+
+impl Landing {
+    fn land(mut self, result: Result<Proof>) {
+        self.landed = true;
+        let found = result.is_ok();
+        self.report(result);
+        if found && !std::mem::replace(&mut self.inner.table().swept, true) {
+            self.inner.sweep();
         }
     }
 
-    async fn request(
-        &self,
-        claim: &Resolved<'_>,
-        cloud: &Cloud,
-        scope: &str,
-        deadline: Instant,
-    ) -> Result<Proof> {
-        let http = &self.0.http;
-        match claim {
-            Resolved::ServicePrincipal { tenant, client_id, client_secret } => {
-                let (route, _) = Route::direct(http, cloud, tenant)?;
-                let credential =
-                    entra::client_secret(route, cloud, tenant, client_id, client_secret)?;
-                let token = entra::token(credential.as_ref(), scope, deadline).await?;
-                let identity =
-                    ProvenIdentity::new(Mode::ServicePrincipal, cloud, tenant, client_id);
-                Ok(Proof::new(identity, token.expires, scope, token))
-            }
-            Resolved::Certificate { tenant, client_id, certificate } => {
-                let (route, audience) = Route::direct(http, cloud, tenant)?;
-                let form = match route {
-                    Route::Adfs(_) => certificate::Form::Adfs,
-                    _ => certificate::Form::Entra,
-                };
-                let assertion =
-                    certificate::assertion(certificate, form, &audience, client_id).await?;
-                let credential =
-                    entra::client_assertion(route, cloud, tenant, client_id, &assertion)?;
-                let token = entra::token(credential.as_ref(), scope, deadline).await?;
-                let identity = ProvenIdentity::new(Mode::Certificate, cloud, tenant, client_id);
-                Ok(Proof::new(identity, token.expires, scope, token))
-            }
-            Resolved::Workload { tenant, client_id, assertion } => {
-                let (route, _) = Route::direct(http, cloud, tenant)?;
-                let credential =
-                    entra::client_assertion(route, cloud, tenant, client_id, assertion)?;
-                let token = entra::token(credential.as_ref(), scope, deadline).await?;
-                let ends = assertion::expiry(assertion).unwrap_or(token.expires).min(token.expires);
-                let identity = ProvenIdentity::new(Mode::Workload, cloud, tenant, client_id);
-                Ok(Proof::new(identity, ends, scope, token))
-            }
-            Resolved::Binding { tenant, client_id, assertion } => {
-                let route = Route::Proxy(self.0.binding.route(deadline).await?);
-                let credential =
-                    entra::client_assertion(route, cloud, tenant, client_id, assertion)?;
-                let token = entra::token(credential.as_ref(), scope, deadline).await;
-                let token = token.map_err(|error| binding::explain(error, client_id))?;
-                let ends = assertion::expiry(assertion).unwrap_or(token.expires).min(token.expires);
-                let identity = ProvenIdentity::new(Mode::Binding, cloud, tenant, client_id);
-                Ok(Proof::new(identity, ends, scope, token))
-            }
-            Resolved::AzureCli { tenant, program } => {
-                let (token, who) = azure_cli::token(program, *tenant, scope, deadline).await?;
-                let identity =
-                    ProvenIdentity::new(Mode::AzureCli, cloud, &who.tenant, &who.object_id);
-                Ok(Proof::new(identity, token.expires, scope, token))
-            }
-            Resolved::Managed { client_id } => {
-                let token = managed::token(http, *client_id, scope, deadline).await?;
-                let identity =
-                    ProvenIdentity::new(Mode::Managed, cloud, "", client_id.unwrap_or(""));
-                Ok(Proof::new(identity, token.expires, scope, token))
-            }
-            Resolved::Pod(pod) => {
-                let (token, client_id) = nmi::token(http, pod, scope, deadline).await?;
-                let identity = ProvenIdentity::of_pod(cloud, pod, &client_id);
-                Ok(Proof::new(identity, token.expires, scope, token))
-            }
+    fn report(&self, result: Result<Proof>) {
+        let Request { inputs, key, .. } = &self.request;
+        metrics::token_request(inputs.mode().as_str(), &result);
+        let refused = result.as_ref().err().is_some_and(|error| inputs.is_refused(error));
+        let now = self.inner.http.clock().now();
+        let outcome = self.inner.table().land(key, &self.flight, result, refused, now);
+        self.flight.end(outcome);
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.report(Err(Error::new(Code::Internal, "a token request of akvfs failed")
+                .fix("this is a bug; the log names the place")));
         }
     }
 }
 
-/// A claim whose inputs are all in memory: what exactly will be sent, and so what the proof is of.
-enum Resolved<'a> {
-    ServicePrincipal { tenant: &'a str, client_id: &'a str, client_secret: &'a Secret },
-    Certificate { tenant: &'a str, client_id: &'a str, certificate: &'a Secret },
-    Workload { tenant: &'a str, client_id: &'a str, assertion: Secret },
-    Binding { tenant: &'a str, client_id: &'a str, assertion: &'a Secret },
-    AzureCli { tenant: Option<&'a str>, program: &'a Path },
-    Managed { client_id: Option<&'a str> },
-    Pod(&'a Pod),
+/// The task that drops ended proofs; its end, whatever the reason, lets another one begin.
+struct Sweeper {
+    inner: Weak<Inner>,
+    done: bool,
 }
 
-impl Resolved<'_> {
-    fn mode(&self) -> Mode {
-        match self {
-            Resolved::ServicePrincipal { .. } => Mode::ServicePrincipal,
-            Resolved::Certificate { .. } => Mode::Certificate,
-            Resolved::Workload { .. } => Mode::Workload,
-            Resolved::Binding { .. } => Mode::Binding,
-            Resolved::Managed { .. } => Mode::Managed,
-            Resolved::AzureCli { .. } => Mode::AzureCli,
-            Resolved::Pod(_) => Mode::Pod,
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        if !self.done
+            && let Some(inner) = self.inner.upgrade()
+        {
+            inner.table().swept = false;
         }
     }
 }
 
-async fn resolve(claim: &Claim) -> Result<Resolved<'_>> {
-    match claim {
-        Claim::ServicePrincipal { tenant, client_id, client_secret } => {
-            text(client_secret, "client secret")?;
-            Ok(Resolved::ServicePrincipal { tenant: tenant.as_str(), client_id, client_secret })
-        }
-        Claim::Certificate { tenant, client_id, certificate } => {
-            Ok(Resolved::Certificate { tenant: tenant.as_str(), client_id, certificate })
-        }
-        Claim::Workload { tenant, client_id, assertion } => {
-            let assertion = match assertion {
-                Assertion::Token(token) => token.clone(),
-                Assertion::File(path) => assertion::read(path, file::read).await?,
-                Assertion::Projected(path) => assertion::read(path, file::read_shared).await?,
-            };
-            bounded(&assertion)?;
-            Ok(Resolved::Workload { tenant: tenant.as_str(), client_id, assertion })
-        }
-        Claim::AzureCli { tenant, program } => {
-            Ok(Resolved::AzureCli { tenant: tenant.as_ref().map(Tenant::as_str), program })
-        }
-        Claim::Managed { client_id } => Ok(Resolved::Managed { client_id: client_id.as_deref() }),
-        Claim::Pod(pod) => Ok(Resolved::Pod(pod)),
-        Claim::Binding { tenant, client_id, assertion } => {
-            bounded(assertion)?;
-            Ok(Resolved::Binding { tenant: tenant.as_str(), client_id, assertion })
-        }
-    }
-}
-
-/// Files may hold any bytes; a form field cannot.
-fn text(secret: &Secret, what: &str) -> Result<()> {
-    match secret.expose_str() {
-        Some(_) => Ok(()),
-        None => Err(Error::class(format!("the {what} is not text (UTF-8)"))),
-    }
-}
-
-fn bounded(assertion: &Secret) -> Result<()> {
-    if assertion.len() > MAX_ASSERTION {
-        return Err(Error::class("the service account token is longer than 16 KiB"));
-    }
-    text(assertion, "service account token")
-}
+#[cfg(all(test, feature = "emulator"))]
+mod tests;

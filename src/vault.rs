@@ -23,7 +23,7 @@ use crate::identity::{Proof, ProvenIdentity};
 use crate::telemetry::metrics;
 
 use answer::{Asked, Page};
-pub use ask::{Ask, Patience, Urgency};
+pub use ask::{Ask, Urgency};
 use limiter::{Limiter, Request};
 pub use model::{Body, Jwk, ListedVersion, ObjectVersion};
 

@@ -8,8 +8,8 @@ use futures_util::future::{BoxFuture, Shared};
 use crate::budget::Reserved;
 use crate::error::{Code, Error, Result};
 use crate::identity::Proof;
+use crate::patience::Patience;
 use crate::telemetry::metrics::Ongoing;
-use crate::vault::Patience;
 
 use super::{Ages, Demand, Freshness};
 

@@ -13,8 +13,9 @@ use crate::budget::{Budget, Reserved};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Hop, Result};
 use crate::identity::Proof;
+use crate::patience::Patience;
 use crate::telemetry::metrics;
-use crate::vault::{Ask, Patience, Urgency};
+use crate::vault::{Ask, Urgency};
 
 use super::state::{CONFIRM, Flight, Landed, State, Step};
 use super::{Ages, Demand, Freshness, ValueKey};

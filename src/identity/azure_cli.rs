@@ -24,6 +24,9 @@ use super::lifetime::Expiry;
 /// One run; starting Python alone takes a second or two.
 const LIMIT: Duration = Duration::from_secs(30);
 const MAX_OUTPUT: usize = 64 * 1024;
+/// What helps when Entra does not accept the login any more.
+const LOG_IN: &str = "run az login (with --tenant, if the vault is in another one)";
+
 /// Who is logged in.
 pub(super) struct Person {
     pub(super) tenant: String,
@@ -119,9 +122,14 @@ fn refused(stderr: &Secret) -> Error {
     let said = |text: &str| stderr.expose().windows(text.len()).any(|part| part == text.as_bytes());
     let error = Error::new(Code::Unauthenticated, "az gave no token").at(Hop::Entra);
     if said("az login") || said("AADSTS") {
-        return error.fix("run az login (with --tenant, if the vault is in another one)");
+        return error.fix(LOG_IN);
     }
     error.fix("run az account get-access-token yourself to see why")
+}
+
+/// Whether the login is over, and not only az unable to say.
+pub(super) fn needs_login(error: &Error) -> bool {
+    error.likely_fix() == Some(LOG_IN)
 }
 
 fn parse(stdout: &Secret) -> Result<(Token, Person)> {

@@ -97,13 +97,13 @@ impl Inner {
 
     async fn server_name(&self, proxy: &TokenProxy, roots: Option<&[u8]>) -> Result<String> {
         let mut name = self.name.lock().await;
-        if let Some(known) = name.known(Instant::now()) {
+        if let Some(known) = name.known(self.http.clock().now()) {
             return known;
         }
         let outcome = self.look_up(proxy, roots).await;
         match &outcome {
             Ok(found) => name.found = Some(found.clone()),
-            Err(error) => name.failed = Some((Instant::now(), error.clone())),
+            Err(error) => name.failed = Some((self.http.clock().now(), error.clone())),
         }
         outcome
     }

@@ -47,10 +47,11 @@ pub(super) async fn assertion(
     form: Form,
     audience: &str,
     client_id: &str,
+    now: SystemTime,
 ) -> Result<Secret> {
     let (material, audience) = (material.clone(), audience.to_owned());
     let client_id = client_id.to_owned();
-    let work = move || ClientCertificate::parse(&material)?.sign(form, &audience, &client_id);
+    let work = move || ClientCertificate::parse(&material)?.sign(form, &audience, &client_id, now);
     let signed = tokio::task::spawn_blocking(work).await;
     signed.unwrap_or_else(|_| Err(Error::new(Code::Internal, "the assertion was not signed")))
 }
@@ -107,12 +108,12 @@ impl ClientCertificate {
         Ok(Self { key, chain: certificates })
     }
 
-    fn sign(&self, form: Form, audience: &str, client_id: &str) -> Result<Secret> {
+    fn sign(&self, form: Form, audience: &str, client_id: &str, now: SystemTime) -> Result<Secret> {
         let failed = || Error::new(Code::Local, "the client assertion cannot be signed");
         let random = SystemRandom::new();
         let mut id = [0; 16];
         random.fill(&mut id).map_err(|_| failed())?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let own = self.chain.first().ok_or_else(failed)?;
         let (algorithm, thumbprint, hash, padding): (_, _, _, &dyn RsaEncoding) = match form {
             Form::Entra => ("PS256", "x5t#S256", &SHA256, &RSA_PSS_SHA256),

@@ -16,6 +16,7 @@ use azure_identity::{
 };
 use serde::Deserialize;
 
+use crate::clock::Clock;
 use crate::cloud::Cloud;
 use crate::error::{Code, Error, Hop, Result};
 use crate::http::{Answer, is_trace_id, request_id, retry_after};
@@ -61,10 +62,12 @@ pub(super) fn client_assertion(
     Ok(credential)
 }
 
-/// Asks once; the deadline covers everything the SDK does.
+/// Asks once; the deadline covers everything the SDK does. Entra says how long the token lives, so its
+/// end is known although its clock and ours may differ.
 pub(super) async fn token(
     credential: &dyn TokenCredential,
     scope: &str,
+    clock: &Clock,
     deadline: Instant,
 ) -> Result<Token> {
     let scopes = [scope];
@@ -78,13 +81,14 @@ pub(super) async fn token(
                 .fix("check that the node may reach the token service"));
         }
     };
+    // The SDK added the lifetime to the system's clock, a moment ago.
     let seconds = u64::try_from(token.expires_on.unix_timestamp()).unwrap_or(0);
-    Ok(Token {
-        bearer: Secret::from(token.token.secret()),
-        expires: SystemTime::UNIX_EPOCH
-            .checked_add(Duration::from_secs(seconds))
-            .unwrap_or(SystemTime::UNIX_EPOCH),
-    })
+    let lifetime = SystemTime::UNIX_EPOCH
+        .checked_add(Duration::from_secs(seconds))
+        .and_then(|end| end.duration_since(SystemTime::now()).ok())
+        .unwrap_or_default();
+    let expires = clock.wall().checked_add(lifetime).unwrap_or(SystemTime::UNIX_EPOCH);
+    Ok(Token { bearer: Secret::from(token.token.secret()), expires })
 }
 
 fn options(route: Route, cloud: &Cloud) -> ClientOptions {

@@ -1,7 +1,7 @@
 //! Managed identity: tokens from the instance metadata service.
 //!
 //! Own code: the SDK retries for up to 72 seconds whatever the caller's deadline is, and accepts
-//! `expires_on` in one spelling only. Protocol: "How to use managed identities to acquire an access
+//! `expires_on` in one spelling only. Whoever asks here tries again (see [`super::flight`]). Protocol: "How to use managed identities to acquire an access
 //! token", api-version 2018-02-01.
 
 use std::time::{Duration, Instant};
@@ -20,36 +20,9 @@ const MAX_BODY: usize = 64 * 1024;
 const TRY: Duration = Duration::from_secs(5);
 /// How long a look takes at whether it is there.
 const PROBE: Duration = Duration::from_secs(1);
-/// Tries in all. IMDS may answer 404 or 410 for a moment after an assignment or while it updates.
-const TRIES: u32 = 4;
-const FIRST_WAIT: Duration = Duration::from_millis(300);
 
-/// A token for `scope` of the identity with this client id, or of the system-assigned one.
+/// Asks once for a token for `scope` of the identity with this client id, or of the system-assigned one.
 pub(super) async fn token(
-    http: &Http,
-    client_id: Option<&str>,
-    scope: &str,
-    deadline: Instant,
-) -> Result<Token> {
-    let mut wait = FIRST_WAIT;
-    let mut tries = 1;
-    loop {
-        let error = match attempt(http, client_id, scope, deadline).await {
-            Ok(token) => return Ok(token),
-            Err(error) => error,
-        };
-        let again = matches!(error.status(), Some(404 | 410 | 429 | 500..));
-        let pause = error.wait().unwrap_or(wait);
-        if !again || tries >= TRIES || Instant::now() + pause >= deadline {
-            return Err(error);
-        }
-        tokio::time::sleep(pause).await;
-        wait *= 3;
-        tries += 1;
-    }
-}
-
-async fn attempt(
     http: &Http,
     client_id: Option<&str>,
     scope: &str,
@@ -63,17 +36,13 @@ async fn attempt(
     }
     let request = http.link_local()?.get(&url).header("Metadata", "true").query(&query);
     let what = format!("GET {url}");
-    let exchanged = exchange(
-        request,
-        Exchange {
-            hop: Hop::Imds,
-            what: &what,
-            max_body: MAX_BODY,
-            deadline: deadline.min(Instant::now() + TRY),
-        },
-    )
-    .await;
-    let answer = exchanged.map_err(unreachable)?;
+    let limits = Exchange {
+        hop: Hop::Imds,
+        what: &what,
+        max_body: MAX_BODY,
+        deadline: deadline.min(Instant::now() + TRY),
+    };
+    let answer = exchange(request, limits).await?;
     if answer.status != 200 {
         return Err(refused(&what, &answer, client_id));
     }
@@ -98,7 +67,7 @@ pub(super) async fn answers(http: &Http) -> bool {
 }
 
 /// No answer at all: this is no Azure machine, or the way is blocked.
-fn unreachable(error: Error) -> Error {
+pub(super) fn unreachable(error: &Error) -> Error {
     Error::new(Code::IdentityUnavailable, error.message().to_owned()).at(Hop::Imds).fix(
         "managed identity needs an Azure machine whose IMDS (169.254.169.254) is not blocked for \
          this process; in a pod, use workload identity",

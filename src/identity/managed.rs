@@ -19,7 +19,7 @@ const TRY: Duration = Duration::from_secs(5);
 /// Largest key file of the Azure Arc agent.
 const MAX_KEY: u64 = 4096;
 
-/// A token for `scope` of the identity with this client id, or of the system-assigned one.
+/// Asks once for a token for `scope` of the identity with this client id, or of the system-assigned one.
 pub(super) async fn token(
     http: &Http,
     client_id: Option<&str>,
@@ -61,6 +61,17 @@ pub(super) async fn answers(http: &Http) -> bool {
     }
 }
 
+/// What a service that could not be reached means here.
+pub(super) fn explain(http: &Http, error: Error) -> Error {
+    let reached = !matches!(error.code(), Code::Unavailable | Code::TimedOut);
+    match &http.endpoints().machine {
+        _ if reached || error.status().is_some() => error,
+        Machine::Imds => imds::unreachable(&error),
+        _ => unavailable(error.message().to_owned())
+            .fix("check IDENTITY_ENDPOINT and that the service runs; it is set by the platform"),
+    }
+}
+
 /// A token service on this machine.
 struct Service<'a> {
     http: &'a Http,
@@ -88,10 +99,7 @@ impl Service<'_> {
             max_body: MAX_BODY,
             deadline: deadline.min(Instant::now() + TRY),
         };
-        exchange(request, limits).await.map_err(|error| {
-            unavailable(error.message().to_owned())
-                .fix("check IDENTITY_ENDPOINT and that the service runs; it is set by the platform")
-        })
+        exchange(request, limits).await
     }
 
     fn token(&self, answer: &Answer) -> Result<Token> {

@@ -2,15 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ring::hmac;
 
 use crate::class::Pod;
+use crate::clock::Clock;
 use crate::cloud::Cloud;
 use crate::secret::Secret;
 
-use super::{FRESH, MARGIN, Resolved, Token};
+use super::{FRESH, Inputs, Token};
+
+/// A proof this close to its end is not used any more; of a short life it is a quarter.
+const MARGIN: Duration = Duration::from_secs(30);
+/// A proof is renewed this long before its end; of a short life it is a quarter.
+const RENEWED_BEFORE: Duration = Duration::from_secs(300);
 
 /// How an identity was proved. Two modes never share anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,23 +106,37 @@ pub struct Proof(Arc<Inner>);
 
 struct Inner {
     identity: ProvenIdentity,
+    clock: Clock,
     begun: Instant,
     ends: SystemTime,
+    /// From when on a longer one should be asked for; never where the evidence ends with it.
+    renewed_from: Option<SystemTime>,
     scope: String,
     bearer: Secret,
 }
 
 impl Proof {
+    /// Ends with the token or with the evidence that it was given for, whichever ends first.
     pub(super) fn new(
         identity: ProvenIdentity,
-        ends: SystemTime,
+        evidence_ends: Option<SystemTime>,
         scope: &str,
         token: Token,
+        clock: &Clock,
     ) -> Self {
+        let now = clock.wall();
+        let whole = evidence_ends.map_or(token.expires, |ends| ends.min(token.expires));
+        let left = whole.duration_since(now).unwrap_or_default();
+        let life = left - MARGIN.min(left / 4);
+        let ends = now + life;
+        let longer_to_be_had = evidence_ends.is_none_or(|evidence| evidence > token.expires);
+        let renewed_from = longer_to_be_had.then(|| ends - RENEWED_BEFORE.min(life / 4));
         Self(Arc::new(Inner {
             identity,
-            begun: Instant::now(),
-            ends: ends.checked_sub(MARGIN).unwrap_or(SystemTime::UNIX_EPOCH),
+            clock: clock.clone(),
+            begun: clock.now(),
+            ends,
+            renewed_from,
             scope: scope.to_owned(),
             bearer: token.bearer,
         }))
@@ -134,12 +154,17 @@ impl Proof {
 
     /// Whether the proof may still be used.
     pub fn is_live(&self) -> bool {
-        SystemTime::now() < self.0.ends
+        self.0.clock.wall() < self.0.ends
     }
 
     /// Whether the token was given a moment ago.
     pub(super) fn is_fresh(&self) -> bool {
-        self.0.begun.elapsed() < FRESH
+        self.0.clock.now().saturating_duration_since(self.0.begun) < FRESH
+    }
+
+    /// Whether it is time for the next one, and the same evidence may give it.
+    pub(super) fn is_to_be_renewed(&self) -> bool {
+        self.0.renewed_from.is_some_and(|from| from <= self.0.clock.wall())
     }
 
     /// Whether this is the same proof, not only one of the same identity.
@@ -175,28 +200,20 @@ pub(super) struct ProofKey([u8; 32]);
 pub(super) struct ProofKeyInput<'a>([&'a [u8]; 6]);
 
 impl<'a> ProofKeyInput<'a> {
-    pub(super) fn new(claim: &'a Resolved<'_>, cloud: &'a Cloud, scope: &'a str) -> Self {
-        let (tenant, client_id, evidence): (&str, &str, &[u8]) = match claim {
-            Resolved::ServicePrincipal { tenant, client_id, client_secret } => {
-                (tenant, client_id, client_secret.expose())
+    pub(super) fn new(inputs: &'a Inputs, cloud: &'a Cloud, scope: &'a str) -> Self {
+        let evidence: &[u8] = match inputs {
+            Inputs::ServicePrincipal { client_secret, .. } => client_secret.expose(),
+            Inputs::Certificate { certificate, .. } => certificate.expose(),
+            Inputs::Workload { assertion, .. } | Inputs::Binding { assertion, .. } => {
+                assertion.expose()
             }
-            Resolved::Certificate { tenant, client_id, certificate } => {
-                (tenant, client_id, certificate.expose())
-            }
-            Resolved::Workload { tenant, client_id, assertion } => {
-                (tenant, client_id, assertion.expose())
-            }
-            Resolved::Binding { tenant, client_id, assertion } => {
-                (tenant, client_id, assertion.expose())
-            }
-            Resolved::AzureCli { tenant, program } => {
-                (tenant.unwrap_or(""), "", program.as_os_str().as_encoded_bytes())
-            }
-            Resolved::Managed { client_id } => ("", client_id.unwrap_or(""), b""),
-            Resolved::Pod(pod) => (&pod.namespace, &pod.name, pod.uid.as_bytes()),
+            Inputs::AzureCli { program, .. } => program.as_os_str().as_encoded_bytes(),
+            Inputs::Managed { .. } => b"",
+            Inputs::Pod(pod) => pod.uid.as_bytes(),
         };
+        let (tenant, client_id) = inputs.client();
         Self([
-            claim.mode().as_str().as_bytes(),
+            inputs.mode().as_str().as_bytes(),
             cloud.authority.as_bytes(),
             tenant.as_bytes(),
             client_id.as_bytes(),
@@ -231,20 +248,51 @@ mod tests {
         }
     }
 
+    /// Seconds after its begin: when it is renewed, and its end.
+    fn life(evidence: Option<u64>, token: u64) -> (Option<u64>, u64) {
+        let clock = Clock::adjustable();
+        let now = clock.wall();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let token = Token { bearer: Secret::from("t"), expires: at(token) };
+        let identity = ProvenIdentity::new(Mode::Workload, &cloud("https://a"), "t", "c");
+        let proof = Proof::new(identity, evidence.map(at), "scope", token, &clock);
+        let after = |then: SystemTime| {
+            then.duration_since(now).unwrap_or_default().as_secs_f64().round() as u64
+        };
+        (proof.0.renewed_from.map(after), after(proof.0.ends))
+    }
+
+    #[test]
+    fn a_proof_ends_before_its_token_and_is_renewed_before_that() {
+        assert_eq!(life(None, 3630), (Some(3300), 3600));
+        assert_eq!(life(None, 86_430), (Some(86_100), 86_400));
+        assert_eq!(life(None, 430), (Some(300), 400), "a quarter");
+        assert_eq!(life(None, 20), (Some(11), 15), "less than the margin is there");
+        assert_eq!(life(None, 0).1, 0);
+        // The assertion's end counts too, and nothing longer can be had with it.
+        assert_eq!(life(Some(630), 3600), (None, 600));
+        assert_eq!(life(Some(3600), 3600), (None, 3570));
+        assert_eq!(life(Some(86_400), 3630), (Some(3300), 3600));
+    }
+
     #[test]
     fn every_input_and_every_boundary_between_inputs_makes_another_key() {
         let hmac_key = hmac::Key::new(hmac::HMAC_SHA256, b"test");
         let (a, b) = (cloud("https://a"), cloud("https://b"));
         let secret = |text: &str| Secret::from(text);
         let (s1, s2) = (secret("s1"), secret("s2"));
-        fn sp<'a>(tenant: &'a str, client_id: &'a str, secret: &'a Secret) -> Resolved<'a> {
-            Resolved::ServicePrincipal { tenant, client_id, client_secret: secret }
-        }
-        let wl = |assertion: &str| Resolved::Workload {
-            tenant: "t",
-            client_id: "c",
+        let owned = |text: &str| text.to_owned();
+        let sp = |tenant: &str, client_id: &str, secret: &Secret| Inputs::ServicePrincipal {
+            tenant: owned(tenant),
+            client_id: owned(client_id),
+            client_secret: secret.clone(),
+        };
+        let wl = |assertion: &str| Inputs::Workload {
+            tenant: owned("t"),
+            client_id: owned("c"),
             assertion: Secret::from(assertion),
         };
+        let (tenant, client_id) = (owned("t"), owned("c"));
         let pod = |namespace: &str, name: &str, uid: &str| Pod {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -259,16 +307,24 @@ mod tests {
             (sp("t", "c", &s1), &b, "scope"),
             (sp("t", "c", &s1), &a, "other"),
             (wl("s1"), &a, "scope"),
-            (Resolved::Certificate { tenant: "t", client_id: "c", certificate: &s1 }, &a, "scope"),
-            (Resolved::Binding { tenant: "t", client_id: "c", assertion: &s1 }, &a, "scope"),
+            (
+                Inputs::Certificate {
+                    tenant: tenant.clone(),
+                    client_id: client_id.clone(),
+                    certificate: s1.clone(),
+                },
+                &a,
+                "scope",
+            ),
+            (Inputs::Binding { tenant, client_id, assertion: s1.clone() }, &a, "scope"),
             (wl("s2"), &a, "scope"),
-            (Resolved::Managed { client_id: None }, &a, "scope"),
-            (Resolved::Managed { client_id: Some("c") }, &a, "scope"),
-            (Resolved::Pod(&pod("t", "c", "s1")), &a, "scope"),
-            (Resolved::Pod(&pod("t", "c", "s2")), &a, "scope"),
-            (Resolved::Pod(&pod("tc", "", "s1")), &a, "scope"),
+            (Inputs::Managed { client_id: None }, &a, "scope"),
+            (Inputs::Managed { client_id: Some(owned("c")) }, &a, "scope"),
+            (Inputs::Pod(pod("t", "c", "s1")), &a, "scope"),
+            (Inputs::Pod(pod("t", "c", "s2")), &a, "scope"),
+            (Inputs::Pod(pod("tc", "", "s1")), &a, "scope"),
         ]
-        .map(|(claim, cloud, scope)| ProofKeyInput::new(&claim, cloud, scope).key(&hmac_key).0);
+        .map(|(inputs, cloud, scope)| ProofKeyInput::new(&inputs, cloud, scope).key(&hmac_key).0);
         let distinct: std::collections::BTreeSet<_> = cases.iter().collect();
         assert_eq!(distinct.len(), cases.len());
         assert_eq!(cases[0], ProofKeyInput::new(&sp("t", "c", &s1), &a, "scope").key(&hmac_key).0);

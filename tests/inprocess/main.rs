@@ -18,6 +18,7 @@ mod metrics;
 mod modes;
 mod mount;
 mod policy;
+mod renewal;
 mod sdk;
 mod seeds;
 mod separate;

@@ -76,7 +76,7 @@ async fn a_caller_in_a_hurry_does_not_fail_the_others() {
         (Service::Imds, Claim::Managed { client_id: None }),
     ] {
         let control = site.emulator.control();
-        control.times(1, Where::service(service), Trouble::Hang);
+        control.times(1, Where::service(service), Trouble::Delay(Duration::from_secs(2)));
         let name = VaultName::parse(site.emulator.vault_name()).unwrap();
         let vault = VaultRef { cloud: site.emulator.cloud(), name };
         let access = Access::new(site.fetch.clone(), claim, vault);
@@ -86,7 +86,9 @@ async fn a_caller_in_a_hurry_does_not_fail_the_others() {
         let (hasty, patient) = tokio::join!(within(500), within(30_000));
         assert!(hasty.is_err(), "{service:?}");
         assert!(patient.is_ok(), "{service:?}: {:?}", patient.err());
+        assert_eq!(control.counters().token_requests, 1, "{service:?}");
         control.clear_faults();
+        control.reset_log();
     }
 }
 

@@ -45,7 +45,7 @@ pub struct World {
     pub server: CsiServer,
     pub channel: Channel,
     pub dir: tempfile::TempDir,
-    /// The provider's; the services keep to the system's.
+    /// The provider's; the services' too, unless the test gave them another.
     pub clock: Clock,
 }
 
@@ -71,6 +71,13 @@ impl World {
     pub async fn with_separate_files(seed: Seed) -> Self {
         let render = render::Options { separate_files: true, ..render::Options::default() };
         Self::rendering(seed, |_, _| {}, new_fetch, render).await
+    }
+
+    /// With one clock for the provider, and another one for the services.
+    pub async fn with_clocks(seed: Seed, clock: Clock, services: Clock) -> Self {
+        let config = Config { seed, clock: services, ..Config::default() };
+        let options = http::Options { clock, ..quick() };
+        Self::started(config, options, |_, _| {}, new_fetch, render::Options::default()).await
     }
 
     async fn with(seed: Seed, fetch: impl FnOnce(Http) -> Fetch) -> Self {
@@ -100,8 +107,21 @@ impl World {
         fetch: impl FnOnce(Http) -> Fetch,
         render: render::Options,
     ) -> Self {
+        let clock = Clock::adjustable();
+        let config = Config { seed, clock: clock.clone(), ..Config::default() };
+        let options = http::Options { clock, ..quick() };
+        Self::started(config, options, change, fetch, render).await
+    }
+
+    async fn started(
+        config: Config,
+        http: http::Options,
+        change: impl FnOnce(&Emulator, &mut Endpoints),
+        fetch: impl FnOnce(Http) -> Fetch,
+        render: render::Options,
+    ) -> Self {
         canary::capture_logs();
-        let emulator = Emulator::start(Config { seed, ..Config::default() }).await.unwrap();
+        let emulator = Emulator::start(config).await.unwrap();
         let (_, secret) = emulator.service_principal();
         canary::note("client secret", secret.expose());
         let mut endpoints = emulator.endpoints();
@@ -112,8 +132,8 @@ impl World {
         let options = response::Options { render, max_bytes: 4 * 1024 * 1024 };
         let stop = CancellationToken::new();
         let socket = dir.path().join("azure.sock");
-        let clock = Clock::adjustable();
-        let http = Http::with(endpoints, http::Options { clock: clock.clone(), ..quick() });
+        let clock = http.clock.clone();
+        let http = Http::with(endpoints, http);
         let mounter = Mounter::new(fetch(http), clouds, options);
         let server = app::serve_csi(mounter, socket.clone(), stop.clone()).unwrap();
         let channel = client::connect(socket).await.unwrap();

@@ -18,7 +18,8 @@ use tokio::sync::oneshot;
 
 use crate::error::{Code, Error, Hop, Result};
 use crate::fair::FairQueue;
-use crate::vault::ask::{Patience, Urgency};
+use crate::patience::Patience;
+use crate::vault::ask::Urgency;
 
 use super::Moment;
 use super::hold::{Asker, Holds, refusal};
