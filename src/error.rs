@@ -294,6 +294,7 @@ impl Error {
     }
 
     /// Whether a caller with more time would have tried again.
+    #[allow(dead_code)]
     pub(crate) fn is_hurried(&self) -> bool {
         self.0.hurried
     }

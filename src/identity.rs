@@ -11,7 +11,7 @@
 //! One credential object belongs to one proof: the SDK's credentials cache by scope alone and would
 //! hand one caller's token to another.
 //!
-//! Callers with the same inputs share one request ([`flight`]), which no caller's end breaks off. Its
+//! Callers with the same inputs share one request (`flight`), which no caller's end breaks off. Its
 //! error is told to those who waited for it and then forgotten. What is in the last part of its life
 //! is **renewed** in the background by the callers who still use it: with 5 minutes left, or a quarter
 //! of a shorter life, and only where the evidence may give a longer proof. What renewing brings:
@@ -23,7 +23,7 @@
 //! | a refusal: Entra's 400, 401 or 403, IMDS's 400, NMI's 4xx, a login that is over | dropped at once: the evidence is not accepted any more |
 //! | no answer, 429, 5xx, IMDS's 404 and 410 | kept to its end; tried again after 30 s, growing to 5 min |
 //!
-//! A vault may **refuse** a token before its end. Whoever tells ([`Identities::prove_anew`]) gets
+//! A vault may **refuse** a token before its end. Whoever tells (`prove_anew`) gets
 //! another proof, by one request for all, and the refused one is never given out again, even when
 //! there is no other. Only a token that is younger than 2 s stays: one asked for now would be refused
 //! too, so the vault rather means this caller.

@@ -26,7 +26,8 @@ const IMDS_PAUSE: f64 = 0.375;
 pub(super) enum Outcome {
     /// With a proof.
     Proved(Proof),
-    /// With an error. The time is there when only that deadline kept it from going on.
+    /// With an error. The time is there when only callers' deadlines kept it from going on: for one
+    /// who waits longer than that another flight may end otherwise.
     Failed(Error, Option<Instant>),
     /// With a proof of somebody else than before, which is not used.
     Anew,
@@ -46,6 +47,8 @@ struct Progress {
     /// What the last finished try met.
     met: Option<Error>,
     queued: bool,
+    /// Set when it was given up: whoever waits longer than this may begin again.
+    given_up: Option<Instant>,
 }
 
 impl Flight {
@@ -75,6 +78,18 @@ impl Flight {
     /// Tells the waiters.
     pub(super) fn end(&self, outcome: Outcome) {
         self.outcome.send_replace(Some(outcome));
+    }
+
+    /// Until when its waiters waited, if only that kept it from going on.
+    pub(super) fn bound(&self) -> Option<Instant> {
+        self.progress().given_up
+    }
+
+    /// The error of a flight that might have gone on for a caller who waits longer than `bound`. One
+    /// may have joined since it was decided, so the latest deadline does not tell.
+    fn given_up(&self, bound: Instant, error: Error) -> Error {
+        self.progress().given_up = Some(bound);
+        error
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -120,7 +135,7 @@ impl Flight {
             self.wait_out_hold(http, limits, asked).await?;
             let outcome = tokio::select! {
                 outcome = self.once(limits, asked, &ask) => outcome?,
-                () = self.patience.ended() => return Err(self.late().hurried()),
+                () = self.patience.ended() => return Err(self.given_up(Instant::now(), self.late())),
             };
             let error = match outcome {
                 Ok(proof) => return Ok(proof),
@@ -184,13 +199,13 @@ impl Flight {
         let left = until.saturating_duration_since(http.clock().now());
         let real = Instant::now() + left;
         if real >= self.patience.deadline() {
-            return Err(why.hurried());
+            return Err(self.given_up(real, why));
         }
         tracing::debug!(?left, err = %why, "a token request pauses");
         self.patience.pauses(real, why);
         tokio::select! {
             () = http.clock().sleep_until(until) => {}
-            () = self.patience.ended() => return Err(self.late().hurried()),
+            () = self.patience.ended() => return Err(self.given_up(Instant::now(), self.late())),
         }
         self.patience.resumes();
         Ok(())
@@ -219,5 +234,93 @@ fn pause(service: Service, tries: u32, retry: Retry) -> Duration {
             retry.pause.mul_f64(IMDS_PAUSE).saturating_mul(factor).min(retry.longest)
         }
         _ => retry.pause_after(tries),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use crate::clock::Clock;
+    use crate::cloud::{Cloud, Endpoints};
+    use crate::error::Hop;
+    use crate::http::Options;
+    use crate::identity::inputs::Inputs;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// The tries of a flight whose service always answers so, and how it ended.
+    async fn fly(flight: &Flight, retry: Retry, clock: &Clock, error: &Error) -> (u32, Error) {
+        let options = Options { retry, clock: clock.clone(), ..Options::default() };
+        let endpoints = Endpoints::azure();
+        let cloud: Cloud = endpoints.clouds.values().next().unwrap().clone();
+        let http = Http::with(endpoints, options);
+        let (limits, inputs) = (Limits::new(clock.clone()), Inputs::Managed { client_id: None });
+        let tries = Cell::new(0);
+        let ask = || {
+            tries.set(tries.get() + 1);
+            std::future::ready(Err(error.clone()))
+        };
+        let asked = Asked::new(&inputs, &cloud);
+        let error = flight.run(&http, &limits, &asked, ask).await.err().unwrap();
+        (tries.get(), error)
+    }
+
+    /// A caller with more time may join after the decision, and before it is known.
+    #[tokio::test]
+    async fn a_flight_that_is_given_up_tells_for_whom() {
+        let flight = Flight::new(Service::Entra, Instant::now() + MINUTE);
+        let retry = Retry { pause: MINUTE * 10, longest: MINUTE * 60, ..Retry::default() };
+        let error = Error::new(Code::Unavailable, "x").answered(503, None);
+        let (tries, error) = fly(&flight, retry, &Clock::system(), &error).await;
+        assert_eq!((tries, error.message()), (1, "x (1 try; no time is left for another)"));
+        flight.patience.extend(Instant::now() + MINUTE * 60);
+        let bound = flight.bound().unwrap();
+        assert!(bound > Instant::now() + MINUTE && bound < Instant::now() + MINUTE * 20);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_to_wait_for_is_not_waited_for() {
+        let flight = Flight::new(Service::Entra, Instant::now() + MINUTE * 60);
+        let error = Error::new(Code::Throttled, "x").answered(429, None);
+        let error = error.retry_after(Some(MINUTE * 2));
+        let (tries, error) = fly(&flight, Retry::default(), &Clock::system(), &error).await;
+        let told = "x (1 try; asked to wait 120 s, which is too long)";
+        assert_eq!((tries, error.message(), flight.bound()), (1, told, None));
+    }
+
+    #[test]
+    fn pauses_of_imds_are_its_own() {
+        let pauses = |tries| pause(Service::Machine, tries, Retry::default()).as_millis();
+        assert_eq!([1, 2, 3].map(pauses), [300, 900, 2700]);
+    }
+
+    #[test]
+    fn what_may_pass_is_worth_another_try() {
+        let worth = |service, error: &Error| {
+            let retry = Retry::default();
+            (1..=retry.tries)
+                .take_while(|tries| is_worth_another(service, error, *tries, retry))
+                .count()
+        };
+        let status = |status| Error::new(Code::Unavailable, "x").answered(status, None);
+        let broken = Error::new(Code::Unavailable, "x").at(Hop::Connect);
+        for (service, error, more) in [
+            (Service::Entra, status(503), 3),
+            (Service::Entra, status(400), 0),
+            (Service::Entra, broken.clone(), 3),
+            (Service::TokenProxy, status(429), 3),
+            (Service::Machine, status(404), 3),
+            (Service::Machine, status(410), 3),
+            (Service::Machine, status(400), 0),
+            (Service::Machine, broken.clone(), 1),
+            (Service::Machine, Error::new(Code::IdentityUnavailable, "x"), 0),
+            (Service::Nmi, status(503), 0),
+            (Service::AzureCli, broken, 0),
+        ] {
+            assert_eq!(worth(service, &error), more, "{service:?} {error:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! An authority that hangs may not collect requests without end, so each service has so many places,
 //! for one try each; whoever finds none waits. A `Retry-After` holds later requests too: for 429
 //! those of the same client, since the service means that client (and whoever has his own throttled
-//! must not stop the others on the node); for anything else, such as 503, all to that service.
+//! must not stop the others on the node); for 503 and its like all to that service.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,7 +89,7 @@ impl Limits {
 
     /// Records the pause that came with an error, if there was one.
     pub(super) fn hold(&self, asked: &Asked, error: &Error) {
-        let Some(pause) = error.wait() else { return };
+        let (Some(429 | 500..), Some(pause)) = (error.status(), error.wait()) else { return };
         let now = self.clock.now();
         let client = (error.status() == Some(429)).then(|| asked.client.clone());
         let mut holds = lock(&self.holds);
@@ -151,6 +151,8 @@ mod tests {
         assert!(!held(&a));
         limits.hold(&a, &Error::new(Code::Unavailable, "x").answered(503, None));
         assert!(!held(&a), "it named no pause");
+        limits.hold(&a, &said(400, 10));
+        assert!(!held(&a), "a refusal is no pause");
     }
 
     #[test]

@@ -130,10 +130,7 @@ impl Table {
         let own = |entry: &&mut Entry| {
             entry.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight))
         };
-        let failed = |error: Error| {
-            let bound = error.is_hurried().then(|| flight.patience.deadline());
-            Outcome::Failed(error, bound)
-        };
+        let failed = |error: Error| Outcome::Failed(error, flight.bound());
         // Dropped meanwhile, since there were too many.
         let Some(entry) = self.entries.get_mut(key).filter(own) else {
             return result.map_or_else(failed, Outcome::Proved);
