@@ -87,7 +87,7 @@ impl Flight {
 
     /// The error of a flight that might have gone on for a caller who waits longer than `bound`. One
     /// may have joined since it was decided, so the latest deadline does not tell.
-    fn given_up(&self, bound: Instant, error: Error) -> Error {
+    pub(super) fn given_up(&self, bound: Instant, error: Error) -> Error {
         self.progress().given_up = Some(bound);
         error
     }

@@ -154,3 +154,50 @@ async fn a_pause_is_for_those_who_have_the_time() {
     proof.unwrap();
     assert_eq!(site.asked(), 2);
 }
+
+/// A flight that was begun by a caller with a second, and that somebody with more time waits for.
+async fn joined(
+    site: &Site,
+    then: impl FnOnce(Landing, Instant),
+) -> (Result<Proof>, Result<Proof>) {
+    let (claim, cloud) = (site.principal(), site.emulator.cloud());
+    let inputs = Inputs::of(&claim).await.unwrap();
+    let scope = format!("{}/.default", cloud.resource);
+    let inner = &site.identities.0;
+    let key = ProofKeyInput::new(&inputs, &cloud, &scope).key(&inner.hmac);
+    let deadline = Instant::now() + MINUTE / 2;
+    let now = site.clock.now();
+    let (service, refused) = (inputs.service(), None);
+    let caller = Caller { service, refused, deadline, now };
+    let Found::Begin(flight) = inner.table().find(&key, &caller, || None) else { panic!() };
+    let request = Request { inputs, cloud, scope, key };
+    let landing = Landing { inner: inner.clone(), request, flight: flight.clone(), landed: false };
+    let joins = async {
+        while flight.patience.deadline() == deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        then(landing, deadline);
+    };
+    let (waiter, ()) = tokio::join!(site.prove(&claim), joins);
+    (waiter, site.prove(&claim).await)
+}
+
+#[tokio::test]
+async fn who_joins_a_flight_that_was_given_up_begins_again() {
+    let site = Site::new().await;
+    let (waiter, _) = joined(&site, |landing, deadline| {
+        let error = landing.flight.given_up(deadline, Error::new(Code::TimedOut, "x"));
+        landing.land(Err(error));
+    })
+    .await;
+    waiter.unwrap();
+    assert_eq!(site.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_flight_that_breaks_off_is_told_and_leaves_nothing_behind() {
+    let site = Site::new().await;
+    let (waiter, next) = joined(&site, |landing, _| drop(landing)).await;
+    assert_eq!(waiter.unwrap_err().code(), Code::Internal);
+    next.unwrap();
+}
