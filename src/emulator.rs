@@ -18,6 +18,7 @@
 //! | `/permission` | `{"client", "kind", "verb", "allow"}` |
 //! | `/delay` | `{"ms"}` and where: `{"service", "vault", "path", "times"}` |
 //! | `/throttle` | `{"retryAfter"}` and where |
+//! | `/limit` | `{"perSecond", "retryAfter"}` and where: 429 for what comes faster |
 //! | `/fail` | `{"status"}` and where |
 //! | `/hang` | where |
 //! | `/reset` | ends all faults, empties the log |
@@ -88,6 +89,8 @@ pub struct Config {
     pub cluster: SocketAddr,
     /// Host names.
     pub names: Names,
+    /// Whether HTTP/2 is offered; without it, every connection is HTTP/1.1.
+    pub http2: bool,
     /// How long access tokens live.
     pub token_lifetime: Duration,
     /// Pods that NMI gives tokens to: namespace and name.
@@ -109,6 +112,7 @@ impl Default for Config {
             admin: any,
             cluster: any,
             names: Names::default(),
+            http2: true,
             token_lifetime: Duration::from_secs(3599),
             pods: vec![("default".to_owned(), "app".to_owned())],
             nmi_refusals: 0,
@@ -156,7 +160,7 @@ impl Emulator {
 
         let addresses = Addresses::new(config.names, https_at);
         let (api, api_at) = bind("API server", config.cluster).await?;
-        let (acceptor, ca_pem) = tls::acceptor(&addresses.certificate_names())?;
+        let (acceptor, ca_pem) = tls::acceptor(&addresses.certificate_names(), config.http2)?;
         let state = Arc::new(Shared::new(addresses, &config)?);
         let (cluster_acceptor, cluster) = cluster::Cluster::new(api_at)?;
         let emulator = Self {

@@ -111,6 +111,11 @@ fn change(state: &Arc<Shared>, path: &str, body: &Body) -> Result<Value, Reply> 
             fault(Trouble::Delay(Duration::from_millis(ms)))
         }
         "/throttle" => fault(Trouble::Throttle(body.number("retryAfter"))),
+        "/limit" => {
+            let rate = body.number("perSecond").and_then(|rate| u32::try_from(rate).ok());
+            let per_second = body.needs("perSecond (1 or more)", rate.filter(|rate| *rate > 0))?;
+            fault(Trouble::Limit { per_second, retry_after: body.number("retryAfter") })
+        }
         "/fail" => {
             let status = body.number("status").and_then(|status| u16::try_from(status).ok());
             let status = status.filter(|status| (400..600).contains(status));

@@ -26,7 +26,7 @@ pub(super) struct Cluster {
 impl Cluster {
     pub(super) fn new(at: SocketAddr) -> Result<(TlsAcceptor, Self)> {
         let names = [API_SERVER, CONTROL_PLANE, TOKEN_PROXY].map(str::to_owned);
-        let (acceptor, ca_pem) = tls::acceptor(&names)?;
+        let (acceptor, ca_pem) = tls::acceptor(&names, true)?;
         let failed = |error: std::io::Error| {
             Error::new(Code::Local, format!("the emulator's cluster CA: {}", error.kind()))
         };

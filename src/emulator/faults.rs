@@ -1,7 +1,7 @@
 //! What goes wrong on purpose.
 
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::header;
 use serde_json::json;
@@ -83,6 +83,14 @@ pub enum Trouble {
     Delay(Duration),
     /// 429, with `Retry-After` in seconds or without.
     Throttle(Option<u64>),
+    /// 429 for what comes faster than this; the rest goes on. One second's worth, and at least one
+    /// request, may come at once.
+    Limit {
+        /// Requests a second.
+        per_second: u32,
+        /// `Retry-After` in seconds, or none.
+        retry_after: Option<u64>,
+    },
     /// This status, with the service's error shape.
     Status(u16),
     /// 403 by the vault's network rules.
@@ -115,7 +123,7 @@ pub struct Fault {
     pub at: Where,
     /// What happens.
     pub trouble: Trouble,
-    /// How many requests it still meets; `None`: until cleared.
+    /// How many requests it still meets; `None`: until cleared. Of a limit: how many it refuses.
     pub times: Option<u32>,
 }
 
@@ -126,14 +134,48 @@ pub(super) struct Met {
     pub(super) trouble: Option<Trouble>,
 }
 
+/// What is left of a [`Trouble::Limit`] at a moment.
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(per_second: u32) -> Self {
+        Self { left: f64::from(per_second.max(1)), at: Instant::now() }
+    }
+
+    /// Whether one more may pass.
+    fn take(&mut self, per_second: u32, now: Instant) -> bool {
+        let rate = f64::from(per_second);
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * rate;
+        (self.left, self.at) = ((self.left + gained).min(rate.max(1.0)), now);
+        let enough = self.left >= 1.0;
+        if enough {
+            self.left -= 1.0;
+        }
+        enough
+    }
+}
+
+/// A fault with what it remembers.
+struct Active {
+    fault: Fault,
+    bucket: Option<Bucket>,
+}
+
 #[derive(Default)]
-pub(super) struct Faults(Mutex<Vec<Fault>>);
+pub(super) struct Faults(Mutex<Vec<Active>>);
 
 impl Faults {
     pub(super) fn add(&self, fault: Fault) {
         let mut faults = lock(&self.0);
+        let bucket = match fault.trouble {
+            Trouble::Limit { per_second, .. } => Some(Bucket::full(per_second)),
+            _ => None,
+        };
         if faults.len() < MAX_FAULTS {
-            faults.push(fault);
+            faults.push(Active { fault, bucket });
         }
     }
 
@@ -149,15 +191,25 @@ impl Faults {
     pub(super) fn meet(&self, service: Service, vault: Option<&str>, path: &str) -> Met {
         let mut met = Met::default();
         let mut faults = lock(&self.0);
-        for fault in faults.iter_mut().filter(|fault| fault.at.meets(service, vault, path)) {
+        let now = Instant::now();
+        for Active { fault, bucket } in faults.iter_mut() {
+            if !fault.at.meets(service, vault, path) {
+                continue;
+            }
             match &fault.trouble {
                 Trouble::Delay(delay) => met.delay += *delay,
-                trouble if met.trouble.is_none() => met.trouble = Some(trouble.clone()),
-                _ => continue,
+                _ if met.trouble.is_some() => continue,
+                Trouble::Limit { per_second, retry_after } => {
+                    if bucket.as_mut().is_some_and(|bucket| bucket.take(*per_second, now)) {
+                        continue;
+                    }
+                    met.trouble = Some(Trouble::Throttle(*retry_after));
+                }
+                trouble => met.trouble = Some(trouble.clone()),
             }
             fault.times = fault.times.map(|times| times.saturating_sub(1));
         }
-        faults.retain(|fault| fault.times != Some(0));
+        faults.retain(|active| active.fault.times != Some(0));
         met
     }
 }
@@ -169,7 +221,8 @@ impl Trouble {
             Trouble::Delay(_) | Trouble::Hang | Trouble::CutBody | Trouble::SlowBody(_) => {
                 return None;
             }
-            Trouble::Throttle(retry_after) => {
+            // A limit that is reached is met as this.
+            Trouble::Throttle(retry_after) | Trouble::Limit { retry_after, .. } => {
                 let reply = failure(service, 429, "Throttled", None);
                 match retry_after {
                     Some(seconds) => reply.with(header::RETRY_AFTER, &seconds.to_string()),
@@ -221,5 +274,21 @@ fn failure(service: Service, status: u16, code: &str, inner: Option<&str>) -> Re
             status,
             &json!({ "error": "server_error", "error_description": "try again later" }),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_lets_its_rate_pass_and_refuses_what_is_faster() {
+        let mut bucket = Bucket::full(50);
+        let start = bucket.at;
+        let mut passed = |at: u64| {
+            let now = start + Duration::from_millis(at);
+            (0..100).filter(|_| bucket.take(50, now)).count()
+        };
+        assert_eq!([passed(0), passed(0), passed(100), passed(60_000)], [50, 0, 5, 50]);
     }
 }

@@ -300,6 +300,14 @@ async fn faults_meet_what_they_name_and_no_more() {
     assert_eq!(site.vault(&token, &format!("/keys/k/{V}")).await.0, 200, "another path");
     control.clear_faults();
 
+    // At no rate at all, so that nothing depends on how fast this machine is.
+    control.times(2, at(), Trouble::Limit { per_second: 0, retry_after: None });
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(site.vault(&token, &path).await.0);
+    }
+    assert_eq!(statuses, [200, 429, 429, 200], "one at once, then two refusals");
+
     control.times(1, at(), Trouble::CutBody);
     let cut = site.http.get(&url).bearer_auth(&token).send().await.unwrap();
     assert!(cut.bytes().await.is_err());

@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::error::{Code, Error, Result};
 
 /// A TLS front for these names, and the CA certificate in PEM.
-pub(super) fn acceptor(names: &[String]) -> Result<(TlsAcceptor, String)> {
+pub(super) fn acceptor(names: &[String], http2: bool) -> Result<(TlsAcceptor, String)> {
     let (chain, key, ca_pem) =
         certificate(names).map_err(|_| failed("the certificate cannot be made"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -19,7 +19,10 @@ pub(super) fn acceptor(names: &[String]) -> Result<(TlsAcceptor, String)> {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|_| failed("the certificate is not usable"))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if http2 {
+        config.alpn_protocols.insert(0, b"h2".to_vec());
+    }
     Ok((TlsAcceptor::from(Arc::new(config)), ca_pem))
 }
 
