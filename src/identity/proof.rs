@@ -152,9 +152,10 @@ impl Proof {
         self.0.ends
     }
 
-    /// Whether the proof may still be used.
+    /// Whether the proof may still be used. The service has accepted its evidence, so for a moment it
+    /// may, even if it has ended by a clock that is ahead.
     pub fn is_live(&self) -> bool {
-        self.0.clock.wall() < self.0.ends
+        self.0.clock.wall() < self.0.ends || self.is_fresh()
     }
 
     /// Whether the token was given a moment ago.

@@ -19,6 +19,7 @@ mod modes;
 mod mount;
 mod policy;
 mod renewal;
+mod resilience;
 mod sdk;
 mod seeds;
 mod separate;

@@ -75,8 +75,12 @@ impl World {
 
     /// With one clock for the provider, and another one for the services.
     pub async fn with_clocks(seed: Seed, clock: Clock, services: Clock) -> Self {
+        Self::with_options(seed, http::Options { clock, ..quick() }, services).await
+    }
+
+    /// With another way to make requests.
+    pub async fn with_options(seed: Seed, options: http::Options, services: Clock) -> Self {
         let config = Config { seed, clock: services, ..Config::default() };
-        let options = http::Options { clock, ..quick() };
         Self::started(config, options, |_, _| {}, new_fetch, render::Options::default()).await
     }
 
