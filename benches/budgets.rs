@@ -8,7 +8,8 @@
 //! Needs root: it starts itself again in a network and mount namespace. There the emulator answers,
 //! from this process, at the public cloud's names on port 443, and each provider is its real binary
 //! as a child process, started anew for each sample. So any binary with the Go provider's flags can
-//! be measured. The samples of a row are interleaved (A, B, A, B, ...); what is shown is medians of
+//! be measured; one that is named `go` is what the goals "of Go" are judged by, instead of the design's
+//! figures. The samples of a row are interleaved (A, B, A, B, ...); what is shown is medians of
 //! one run with the spread, and ratios of these medians. "raw" is plain GETs of the same objects with
 //! a token at hand, with no provider and no cache: the least that any provider without one needs.
 //!

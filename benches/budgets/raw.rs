@@ -7,9 +7,6 @@ use futures_util::{StreamExt, stream};
 use super::Outcome;
 use super::azure::Azure;
 
-/// GETs on the way at once.
-const AT_ONCE: usize = 32;
-
 #[derive(Clone)]
 pub struct Raw {
     http: reqwest::Client,
@@ -24,21 +21,23 @@ impl Raw {
         Ok(Self { http, token: azure.token()? })
     }
 
-    /// Gets so many objects, those of the numbers that `number` makes of 0, 1, 2, ...
+    /// Gets so many objects, `at_once` at the same time: those of the numbers that `number` makes of
+    /// 0, 1, 2, ...
     pub async fn get(
         &self,
         azure: &Azure,
         count: usize,
+        at_once: usize,
         number: impl Fn(usize) -> usize,
     ) -> Outcome<f64> {
         let begin = Instant::now();
         let urls: Vec<String> = (0..count).map(|n| azure.secret_url(number(n))).collect();
-        self.get_all(&urls).await?;
+        self.get_all(&urls, at_once).await?;
         Ok(begin.elapsed().as_secs_f64())
     }
 
-    async fn get_all(&self, urls: &[String]) -> Outcome<()> {
-        let answers = stream::iter(urls).map(|url| self.get_one(url)).buffer_unordered(AT_ONCE);
+    async fn get_all(&self, urls: &[String], at_once: usize) -> Outcome<()> {
+        let answers = stream::iter(urls).map(|url| self.get_one(url)).buffer_unordered(at_once);
         let answers: Vec<Outcome<()>> = answers.collect().await;
         answers.into_iter().collect()
     }
@@ -57,7 +56,7 @@ impl Raw {
             let mut rounds = 0.0;
             let (begin, before) = (Instant::now(), thread_cpu()?);
             while begin.elapsed() < duration {
-                runtime.block_on(raw.get_all(&urls))?;
+                runtime.block_on(raw.get_all(&urls, count))?;
                 rounds += 1.0;
             }
             Ok((rounds, thread_cpu()? - before))

@@ -13,6 +13,8 @@ use super::rows::Row;
 /// Notes and failures of one contestant in one row that are shown.
 const MAX_NOTES: usize = 2;
 const MAX_NOTE: usize = 240;
+/// Goals that are a part of Go's figure are judged by this one, where it is measured beside.
+const GO: &str = "go";
 
 pub struct Report {
     /// akvfs, other providers, raw.
@@ -85,8 +87,8 @@ impl Report {
                 let figures: Vec<_> = samples.iter().map(|samples| samples.figure(name)).collect();
                 let goal = goals::of(row, name);
                 let median = |index: usize| figures[index].map(Figure::median);
-                // The first other provider stands for Go; the last contestant is raw.
-                let go = if figures.len() > 2 { median(1) } else { None };
+                // By its name, so that akvfs can also be measured beside itself.
+                let go = self.names.iter().position(|name| name == GO).and_then(median);
                 let verdict = match (goal, median(0)) {
                     (Some(goal), Some(value)) if !self.quick => goal.verdict(value, go),
                     _ => None,

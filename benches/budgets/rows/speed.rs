@@ -12,6 +12,8 @@ use super::{LATENCY, OBJECTS, PODS};
 
 /// Connections of the driver where its own work could be the limit.
 const CONNECTIONS: usize = 4;
+/// GETs on the way at once for one mount, without a provider; in a storm one for each pod.
+const RAW_AT_ONCE: usize = 32;
 
 pub async fn first(
     lab: &Lab,
@@ -32,7 +34,7 @@ pub async fn first(
 
 pub async fn raw_first(azure: &Azure, objects: usize, latency: Duration) -> Outcome<Sample> {
     azure.calm(latency);
-    let seconds = Raw::new(azure)?.get(azure, objects, |n| n).await?;
+    let seconds = Raw::new(azure)?.get(azure, objects, RAW_AT_ONCE, |n| n).await?;
     Ok(Sample::default().with("time", Unit::Ms, seconds * 1e3))
 }
 
@@ -73,7 +75,7 @@ pub async fn storm(
 pub async fn raw_storm(lab: &Lab, azure: &Azure) -> Outcome<Sample> {
     azure.calm(LATENCY);
     let gets = lab.scale(PODS, PODS / 5) * OBJECTS;
-    let seconds = Raw::new(azure)?.get(azure, gets, |n| n % OBJECTS).await?;
+    let seconds = Raw::new(azure)?.get(azure, gets, gets / OBJECTS, |n| n % OBJECTS).await?;
     Ok(Sample::default().with("time", Unit::Ms, seconds * 1e3))
 }
 
@@ -134,7 +136,7 @@ pub async fn raw_warm(lab: &Lab, azure: &Azure, at_once: usize) -> Outcome<Sampl
     let worker = async |_: usize| -> Outcome<usize> {
         let mut rounds = 0;
         while begin.elapsed() < duration {
-            raw.get(azure, OBJECTS, |n| n).await?;
+            raw.get(azure, OBJECTS, OBJECTS, |n| n).await?;
             rounds += 1;
         }
         Ok(rounds)
