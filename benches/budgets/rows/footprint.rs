@@ -57,9 +57,10 @@ pub async fn growth(lab: &Lab, binary: &Binary) -> Outcome<Sample> {
     let (first, count) = (lab.scale(1000, 100), lab.scale(10_000, 400));
     let mut refused = Driver::mount_many(first, AT_ONCE, refuse).await;
     let before = settled(&provider).await?;
-    let begin = Instant::now();
+    let (begin, cpu) = (Instant::now(), provider.cpu()?);
     refused += Driver::mount_many(count, AT_ONCE, async |id| refuse(first + id).await).await;
     let seconds = begin.elapsed().as_secs_f64();
+    let cpu = (provider.cpu()? - cpu).as_secs_f64();
     if refused < first + count {
         return Err("a forged token was accepted".into());
     }
@@ -67,7 +68,8 @@ pub async fn growth(lab: &Lab, binary: &Binary) -> Outcome<Sample> {
     Ok(Sample::default()
         .with("growth", Unit::MiB, after - before)
         .with("refused", Unit::Count, count as f64)
-        .with("refusals", Unit::PerSecond, count as f64 / seconds))
+        .with("refusals", Unit::PerSecond, count as f64 / seconds)
+        .with("CPU per refusal", Unit::Ms, cpu * 1e3 / count as f64))
 }
 
 pub fn binary(binary: &Binary) -> Outcome<Sample> {
