@@ -30,6 +30,11 @@ pub struct Azure {
 
 impl Azure {
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// With an emulator that differs.
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         run("ip", &["link", "set", "lo", "up"]);
         run("ip", &["address", "add", "169.254.169.254/32", "dev", "lo"]);
         canary::capture_logs();
@@ -40,7 +45,7 @@ impl Azure {
         run("mount", &["--bind", hosts.to_str().unwrap(), "/etc/hosts"]);
         let value = canary::value("secret1");
         let seed = Seed::default_seed().unwrap().secret("secret1", &["an older value", &value]);
-        let config = Config {
+        let mut config = Config {
             seed,
             https: "127.0.0.1:443".parse().unwrap(),
             imds: IMDS.parse().unwrap(),
@@ -48,6 +53,7 @@ impl Azure {
             names: Names::AzurePublic,
             ..Config::default()
         };
+        change(&mut config);
         let runtime = Runtime::new().unwrap();
         let emulator = runtime.block_on(Emulator::start(config)).unwrap();
         canary::note("client secret", emulator.service_principal().1.expose());

@@ -13,6 +13,7 @@ mod azure;
 mod binary;
 mod crowd;
 mod demo;
+mod dns;
 mod ends;
 mod history;
 mod programs;
