@@ -447,3 +447,16 @@ row!(
     New,
     New
 );
+
+/// The page and these tests have the same rows.
+#[test]
+fn the_page_has_a_row_for_each_fault() {
+    let page = include_str!("../../docs/RESILIENCE.md");
+    let cells =
+        |line: &str| line.split('|').nth(2).map(|cell| cell.trim().trim_matches('`').to_owned());
+    let rows = page.lines().filter(|line| line.starts_with("| ")).filter_map(cells);
+    let told: Vec<_> = rows.filter(|row| row != "Test" && !row.starts_with("tests/")).collect();
+    let tests = include_str!("resilience.rs").split("\nrow!(").skip(1);
+    let tested: Vec<_> = tests.filter_map(|row| row.trim().split(',').next()).collect();
+    assert_eq!(told, tested);
+}
