@@ -154,7 +154,7 @@ rules:
   allow: none
 - name: team a
   match: {namespaces: [team-a]}
-  allow: {identityModes: [workload], vaults: [kv-team-a], maxResponseBytes: 512KiB}
+  allow: {identityModes: [workload], vaults: [kv-team-a], maxResponseBytes: 512KiB, maxStale: 1h30m}
 - name: never reached
   match: {namespaces: ["*-a"]}
   allow: all
@@ -173,6 +173,7 @@ rules:
     };
     let granted = policy.check(&pod("team-a", "app")).unwrap();
     assert_eq!(granted.max_response_bytes, Some(512 * 1024));
+    assert_eq!(granted.max_stale, Some(std::time::Duration::from_secs(5400)));
     assert!(refusal(&policy, &pod("team-a", "job-1")).contains("rule \"jobs\" allows nothing"));
     let mut other = pod("team-a", "app");
     other.vault = VaultName::parse("kv-team-b").unwrap();

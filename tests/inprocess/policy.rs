@@ -8,7 +8,7 @@ use akvfs::csi::client;
 use akvfs::csi::mount::Mounter;
 use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use akvfs::delivery::response;
-use akvfs::emulator::{Config, Emulator, USER_IDENTITY, WorkloadToken};
+use akvfs::emulator::{Config, Emulator, Service, Trouble, USER_IDENTITY, Where, WorkloadToken};
 use akvfs::fetch::{self, Ages, Fetch};
 use akvfs::http::Http;
 use akvfs::policy::PolicyFile;
@@ -161,5 +161,26 @@ fn a_policy_that_is_wrong_at_start_exits_64_with_its_place() {
         assert_eq!(output.status.code(), Some(64), "{said}");
         assert!(said.contains(place) && said.contains("policy.yaml"), "{said}");
         assert!(!socket.exists());
+    }
+}
+
+/// The operator's word on how stale values may be, over the class's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_may_forbid_stale_values() {
+    let site = Site::new(
+        "default: deny\nrules:\n- name: fresh\n  match: {namespaces: [fresh]}\n  \
+         allow: {identityModes: [service-principal], vaults: ['*'], maxStale: 0s}\n- name: rest\n  \
+         match: {namespaces: ['*']}\n  allow: all\n",
+    )
+    .await;
+    for (namespace, keeps) in [("default", true), ("fresh", false)] {
+        let control = site.emulator.control();
+        let mut call = call_of(&site.emulator, &[&secret(ONE)]);
+        call.set("csi.storage.k8s.io/pod.namespace", namespace).set("maxStale", "24h");
+        call.target = format!("/{namespace}");
+        assert_eq!(site.mount(&call).await.unwrap(), 1);
+        control.always(Where::service(Service::Vault), Trouble::Firewall);
+        assert_eq!(site.mount(&call).await.is_ok(), keeps, "{namespace}");
+        control.clear_faults();
     }
 }
