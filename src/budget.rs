@@ -7,8 +7,12 @@
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result};
+
+/// How often somebody who waits looks whether there is room.
+const LOOK: Duration = Duration::from_millis(20);
 
 type Reclaim = Box<dyn Fn(usize) + Send + Sync>;
 
@@ -77,6 +81,25 @@ impl Budget {
         Ok(Reserved { budget: self.clone(), bytes, _whole: whole.map(Box::new) })
     }
 
+    /// The same, but waits for room until `deadline`.
+    ///
+    /// # Errors
+    /// TooLarge when there is none by then, or can never be.
+    pub(crate) async fn reserve_by(
+        self: &Arc<Self>,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<Reserved> {
+        loop {
+            match self.reserve(bytes) {
+                Err(_) if bytes <= self.limit && Instant::now() + LOOK < deadline => {
+                    tokio::time::sleep(LOOK).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
     fn take(&self, bytes: usize) -> bool {
         let sum = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
@@ -129,6 +152,21 @@ mod tests {
         assert_eq!(whole.used(), 10);
         drop((held, further));
         assert_eq!((whole.used(), a.used(), b.used()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_gets_room_when_it_is_there_and_is_told_in_time() {
+        let whole = Budget::new(10);
+        let held = whole.reserve(8).unwrap();
+        let deadline = Instant::now() + Duration::from_millis(100);
+        assert!(whole.reserve_by(3, deadline).await.is_err());
+        assert!(whole.reserve_by(11, Instant::now() + Duration::from_secs(60)).await.is_err());
+        let waiting = whole.reserve_by(3, Instant::now() + Duration::from_secs(60));
+        let (waited, ()) = tokio::join!(waiting, async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(held);
+        });
+        assert_eq!(waited.unwrap().bytes, 3);
     }
 
     #[test]

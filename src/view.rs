@@ -32,8 +32,8 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub use history::expand;
 pub use nodes::{Attr, Kind, NodeId, NotServed, PLACEHOLDER};
-pub(crate) use object::refuse_meetings;
 pub use object::{Obtained, obtain};
+pub(crate) use object::{fetch, refuse_meetings, rendered};
 pub use plan::{Layout, Plan};
 pub use refresh::{Announcement, Refreshed};
 pub use slot::Slot;

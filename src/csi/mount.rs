@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::class::{self, MountSpec, Parsed, Wanted};
 use crate::cloud::CloudSource;
-use crate::delivery::response::{self, respond};
+use crate::delivery::response::{self, Room, respond};
 use crate::error::{Code, Error, Result, printable};
 use crate::fetch::{Access, Demand, Fetch, Freshness};
 use crate::policy::PolicyFile;
@@ -83,6 +83,7 @@ pub struct Mounter {
     options: response::Options,
     policy: Option<Arc<PolicyFile>>,
     slots: Slots,
+    room: Room,
     published: Published,
 }
 
@@ -90,7 +91,15 @@ impl Mounter {
     /// A mounter over `fetch`, with the clouds and bounds of the process.
     pub fn new(fetch: Fetch, clouds: CloudSource, options: response::Options) -> Self {
         let published = Published::new(fetch.clock().clone());
-        Self { fetch, clouds, options, policy: None, slots: Slots::default(), published }
+        Self {
+            fetch,
+            clouds,
+            options,
+            policy: None,
+            slots: Slots::default(),
+            room: Room::default(),
+            published,
+        }
     }
 
     /// The same, for pods that ask for what the policy allows.
@@ -158,7 +167,9 @@ impl Mounter {
             true => Demand { freshness: Freshness::Refresh, max_stale: max_stale.shown },
             false => Demand { freshness: Freshness::First, max_stale: max_stale.first },
         };
-        let delivered = respond(Arc::new(access), objects, options, demand, deadline).await?;
+        let room = &self.room;
+        let delivered = respond(Arc::new(access), objects, options, room, demand, deadline);
+        let (delivered, _place) = delivered.await?;
         let response = answer(delivered);
         // With its ids and framing: the driver's limit is on the message, and what its client says
         // then is a code that kubelet holds for not final.

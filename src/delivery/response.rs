@@ -4,13 +4,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::class::ObjectSpec;
 use crate::error::{Code, Error, Result};
 use crate::fetch::{Demand, Origin};
 use crate::render::{self, FileView};
-use crate::view::{expand, obtain, refuse_meetings};
+use crate::vault::ObjectVersion;
+use crate::view::{expand, fetch, refuse_meetings, rendered};
 
+/// Values of a mount that are held without being counted against the process's budget.
+const SMALL: usize = 64 * 1024;
+/// Hexadecimal text is twice as long as what it becomes, base64 a third longer.
+const MOST_ENCODED: usize = 2;
 /// Objects of one mount that are fetched at the same time.
 const IN_FLIGHT: usize = 32;
 
@@ -34,7 +40,38 @@ pub struct Delivered {
     pub files: Vec<FileView>,
 }
 
-/// Fetches and renders every object, all or nothing.
+/// Room for the responses that are being made, in KiB of values. A response is three times in memory for
+/// a moment: rendered, as a message, and on the wire.
+#[derive(Clone)]
+pub struct Room(Arc<Semaphore>);
+
+/// What all responses together may take, in KiB of values.
+const ROOM: u32 = 8 * 1024;
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(ROOM as usize)))
+    }
+}
+
+/// A part of the room; given back when dropped.
+pub struct Place(#[allow(dead_code)] OwnedSemaphorePermit);
+
+impl Room {
+    /// Waits until there is room for so many bytes. A response larger than all of it has it alone.
+    async fn place(&self, bytes: usize, deadline: Instant) -> Result<Place> {
+        let kib = u32::try_from(bytes / 1024).unwrap_or(ROOM).saturating_add(1).min(ROOM);
+        let place = self.0.clone().acquire_many_owned(kib);
+        match tokio::time::timeout_at(deadline.into(), place).await {
+            Ok(Ok(permit)) => Ok(Place(permit)),
+            _ => Err(Error::new(Code::TimedOut, "too many large responses are being made")
+                .fix("mount large classes of fewer pods at the same time")),
+        }
+    }
+}
+
+/// Fetches and renders every object, all or nothing. The place is to be kept as long as what was
+/// delivered.
 ///
 /// # Errors
 /// The error of the first failing object in the class's order, with the number of other failures.
@@ -42,9 +79,10 @@ pub async fn respond(
     origin: Arc<dyn Origin>,
     objects: Vec<ObjectSpec>,
     options: Options,
+    room: &Room,
     demand: Demand,
     deadline: Instant,
-) -> Result<Vec<Delivered>> {
+) -> Result<(Vec<Delivered>, Place)> {
     // What a history means must be known before it can be fetched. One that cannot be listed fails
     // in its place, like an object that cannot be fetched.
     let expanded: Vec<Result<Vec<ObjectSpec>>> = stream::iter(objects)
@@ -62,45 +100,52 @@ pub async fn respond(
             Err(error) => objects.push(Err(error)),
         }
     }
-    let mut budget = Budget { left: options.max_bytes, limit: options.max_bytes };
-    let mut results: Vec<Option<Result<Delivered>>> = Vec::new();
-    results.resize_with(objects.len(), || None);
-    let mut fetched = stream::iter(objects.into_iter().enumerate())
-        .map(|(position, object)| {
+    // Everything is fetched first: nothing takes room while a vault is waited for.
+    let process = origin.budget();
+    let mut fetches = stream::iter(objects)
+        .map(|object| {
             let origin = origin.clone();
             async move {
-                let result = match object {
-                    Ok(object) => deliver(origin.as_ref(), object, options, demand, deadline).await,
-                    Err(error) => Err(error),
-                };
-                (position, result)
+                let object = object?;
+                let version = fetch(origin.as_ref(), &object, demand, deadline).await?;
+                Ok((object, version))
             }
         })
-        .buffer_unordered(IN_FLIGHT);
-    while let Some((position, result)) = fetched.next().await {
-        let result = match result {
-            Ok(delivered) => {
-                // Counted while fetching: a class that is too large must not be held whole first.
-                budget.take(&delivered)?;
-                Ok(delivered)
-            }
-            Err(error) => Err(error),
-        };
-        if let Some(slot) = results.get_mut(position) {
-            *slot = Some(result);
+        .buffered(IN_FLIGHT);
+    let mut fetched: Vec<Result<Fetched>> = Vec::new();
+    let (mut held, mut bytes) = (Vec::new(), 0_usize);
+    while let Some(result) = fetches.next().await {
+        let size = result.as_ref().map_or(0, |(_, version)| version.size());
+        bytes = bytes.saturating_add(size);
+        // Encoded values may become smaller, but not by so much.
+        if bytes > options.max_bytes.saturating_mul(MOST_ENCODED) {
+            return Err(too_large(options.max_bytes));
         }
-    }
-    let failures = results.iter().filter(|result| matches!(result, Some(Err(_)))).count();
-    let mut delivered = Vec::with_capacity(results.len());
-    for result in results.into_iter().flatten() {
-        match result {
-            Ok(object) => delivered.push(object),
-            Err(error) if failures > 1 => {
-                return Err(error.with_others(failures - 1));
-            }
-            Err(error) => return Err(error),
+        // What an ordinary pod holds is always granted, whatever the others do.
+        if let Some(process) = process.as_ref().filter(|_| bytes > SMALL) {
+            held.push(process.reserve_by(size, deadline).await?);
         }
+        fetched.push(result);
     }
+    drop(fetches);
+    let fetched = all(fetched)?;
+    let place = room.place(bytes, deadline).await?;
+    let mut budget = Budget { left: options.max_bytes, limit: options.max_bytes };
+    let mut rendered = stream::iter(fetched)
+        .map(|(object, version)| async move {
+            let files = rendered(&object, &version, options.render).await?;
+            Ok(Delivered { object, version: version.version.clone(), files })
+        })
+        .buffered(IN_FLIGHT);
+    let mut results = Vec::new();
+    while let Some(result) = rendered.next().await {
+        if let Ok(delivered) = &result {
+            // Counted while rendering: a class that is too large must not be held whole first.
+            budget.take(delivered)?;
+        }
+        results.push(result);
+    }
+    let delivered = all(results)?;
     if options.render.separate_files {
         refuse_meetings(
             delivered
@@ -108,19 +153,17 @@ pub async fn respond(
                 .flat_map(|one| one.files.iter().map(move |file| (&one.object, &file.path))),
         )?;
     }
-    Ok(delivered)
+    Ok((delivered, place))
 }
 
-async fn deliver(
-    origin: &dyn Origin,
-    object: ObjectSpec,
-    options: Options,
-    demand: Demand,
-    deadline: Instant,
-) -> Result<Delivered> {
-    let obtained = obtain(origin, &object, options.render, demand, deadline).await?;
-    let version = obtained.version.version.clone();
-    Ok(Delivered { object, version, files: obtained.files })
+/// An object and the version of it that the vault gave.
+type Fetched = (ObjectSpec, Arc<ObjectVersion>);
+
+/// All of them, or the first failure with the number of the others.
+fn all<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
+    let failures = results.iter().filter(|result| result.is_err()).count();
+    let found: Result<Vec<T>> = results.into_iter().collect();
+    found.map_err(|error| if failures > 1 { error.with_others(failures - 1) } else { error })
 }
 
 /// The error of a response above `limit` bytes.
@@ -143,5 +186,26 @@ impl Budget {
             delivered.files.iter().map(|file| file.contents.len() + file.path.as_str().len()).sum();
         self.left = self.left.checked_sub(size).ok_or_else(|| too_large(self.limit))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn large_responses_take_turns_and_none_is_too_large_to_get_one() {
+        let room = Room::default();
+        let soon = || Instant::now() + Duration::from_millis(20);
+        let first = room.place(6 << 20, soon()).await.unwrap();
+        let small = room.place(1 << 20, soon()).await.unwrap();
+        let error = room.place(6 << 20, soon()).await.err().unwrap();
+        assert_eq!(error.code(), Code::TimedOut);
+        drop(first);
+        drop(room.place(6 << 20, soon()).await.unwrap());
+        drop(small);
+        assert!(room.place(1 << 30, soon()).await.is_ok());
     }
 }

@@ -30,10 +30,20 @@ pub async fn obtain(
     demand: Demand,
     deadline: Instant,
 ) -> Result<Obtained> {
-    let fetched = origin.get(ObjectRef::of(object), demand, deadline).await;
-    let version = fetched.map_err(|error| error.context(object.error_prefix()))?;
+    let version = fetch(origin, object, demand, deadline).await?;
     let files = rendered(object, &version, options).await?;
     Ok(Obtained { version, files })
+}
+
+/// Fetches the object.
+pub(crate) async fn fetch(
+    origin: &dyn Origin,
+    object: &ObjectSpec,
+    demand: Demand,
+    deadline: Instant,
+) -> Result<Arc<ObjectVersion>> {
+    let fetched = origin.get(ObjectRef::of(object), demand, deadline).await;
+    fetched.map_err(|error| error.context(object.error_prefix()))
 }
 
 /// Refuses files that cannot stand beside each other. A class alone cannot tell, since the content of a
@@ -47,7 +57,7 @@ pub(crate) fn refuse_meetings<'a>(
 
 /// Renders. What derives keys from a PFX can take a second when somebody wants it to, so it runs on a
 /// thread where nobody else waits.
-pub(super) async fn rendered(
+pub(crate) async fn rendered(
     object: &ObjectSpec,
     version: &Arc<ObjectVersion>,
     options: render::Options,
