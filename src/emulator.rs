@@ -29,6 +29,7 @@ mod addresses;
 mod admin;
 mod client_assertion;
 mod cluster;
+mod connections;
 mod control;
 mod entra;
 mod faults;
@@ -195,7 +196,11 @@ impl Emulator {
             };
             serve::app(state.clone(), front)
         };
-        serve::spawn(listener, tls, app, &self.stop, &self.tasks);
+        let counted = match front {
+            serve::Front::Admin => None,
+            _ => Some(self.state.connections.clone()),
+        };
+        serve::spawn(listener, tls, app, counted, &self.stop, &self.tasks);
     }
 
     /// Stops and waits until every connection is closed.

@@ -166,7 +166,7 @@ fn object(state: &Shared, body: &Body, name: &str) -> Result<(String, ObjectKind
     Ok((vault, kind.ok_or_else(|| refused(404, "no such object"))?))
 }
 
-fn requests(state: &Shared) -> Value {
+fn requests(state: &Arc<Shared>) -> Value {
     let records: Vec<Value> = state
         .log
         .records()
@@ -180,14 +180,16 @@ fn requests(state: &Shared) -> Value {
             })
         })
         .collect();
-    let counters = state.log.counters();
+    let counters = Control::new(state.clone()).counters();
     json!({
         "requests": records,
         "counters": {
             "vaultRequests": counters.vault_requests, "challenges": counters.challenges,
             "reads": counters.reads, "lists": counters.lists, "tokens": counters.tokens,
             "tokenRequests": counters.token_requests, "inFlight": counters.in_flight,
-            "mostInFlight": counters.most_in_flight,
+            "mostInFlight": counters.most_in_flight, "connections": counters.connections,
+            "openConnections": counters.open_connections, "handshakes": counters.handshakes,
+            "resumed": counters.resumed, "http2": counters.http2,
         },
     })
 }

@@ -180,12 +180,26 @@ impl Control {
 
     /// Sums since the start or the last [`Control::reset_log`].
     pub fn counters(&self) -> Counters {
-        self.0.log.counters()
+        let sums = self.0.connections.sums();
+        Counters {
+            connections: sums.accepted,
+            open_connections: sums.open,
+            handshakes: sums.handshakes,
+            resumed: sums.resumed,
+            http2: sums.http2,
+            ..self.0.log.counters()
+        }
+    }
+
+    /// Closes all connections at once, as a restart of the services would.
+    pub fn cut_connections(&self) {
+        self.0.connections.cut();
     }
 
     /// Empties log and counters.
     pub fn reset_log(&self) {
         self.0.log.reset();
+        self.0.connections.reset();
     }
 
     fn store<T>(&self, vault: &str, work: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {

@@ -56,6 +56,16 @@ pub struct Counters {
     pub in_flight: usize,
     /// The most that ever were at once.
     pub most_in_flight: usize,
+    /// TCP connections accepted, those of the admin endpoint not counted here nor below.
+    pub connections: u64,
+    /// TCP connections that are open.
+    pub open_connections: usize,
+    /// TLS handshakes finished.
+    pub handshakes: u64,
+    /// Of these, the ones that resumed an earlier session.
+    pub resumed: u64,
+    /// Of these, the ones that chose HTTP/2.
+    pub http2: u64,
 }
 
 impl Counters {

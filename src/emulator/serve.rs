@@ -13,12 +13,13 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::addresses::Place;
+use super::connections::Connections;
 use super::faults::{Met, Service, Trouble};
 use super::reply::{Reply, Request, pairs};
 use super::state::Shared;
@@ -53,6 +54,7 @@ pub(super) fn spawn(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     app: impl Fn(Option<&str>) -> Router + Clone + Send + Sync + 'static,
+    counted: Option<Connections>,
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) {
@@ -73,6 +75,8 @@ pub(super) fn spawn(
             // Small answers must not wait for the peer's delayed acknowledgement.
             let _ = stream.set_nodelay(true);
             let (tls, app, stop) = (tls.clone(), app.clone(), stop.clone());
+            let counted = counted.as_ref().map(Connections::accepted);
+            let mut cut = counted.as_ref().map(|connection| connection.cut());
             connections.spawn(async move {
                 let _permit = permit;
                 let work = async {
@@ -81,7 +85,11 @@ pub(super) fn spawn(
                         Some(tls) => {
                             let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
                             if let Ok(Ok(stream)) = handshake.await {
-                                let app = app(stream.get_ref().1.server_name());
+                                let session = stream.get_ref().1;
+                                if let Some(counted) = &counted {
+                                    counted.secured(session);
+                                }
+                                let app = app(session.server_name());
                                 connection(stream, app).await;
                             }
                         }
@@ -89,11 +97,21 @@ pub(super) fn spawn(
                 };
                 tokio::select! {
                     () = stop.cancelled() => {}
+                    () = is_cut(&mut cut) => {}
                     () = work => {}
                 }
             });
         }
     });
+}
+
+/// Waits for the end that a test wants.
+async fn is_cut(cut: &mut Option<watch::Receiver<()>>) {
+    match cut {
+        // The sender lives as long as the emulator.
+        Some(cut) => drop(cut.changed().await),
+        None => std::future::pending().await,
+    }
 }
 
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, app: Router) {

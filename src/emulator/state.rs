@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::secret::Secret;
 
 use super::addresses::Addresses;
+use super::connections::Connections;
 use super::faults::Faults;
 use super::log::Log;
 use super::store::Store;
@@ -114,6 +115,7 @@ pub(super) struct Shared {
     pub(super) issuer: Issuer,
     pub(super) faults: Faults,
     pub(super) log: Log,
+    pub(super) connections: Connections,
 }
 
 impl Shared {
@@ -156,6 +158,7 @@ impl Shared {
             issuer: Issuer::new(config.clock.clone())?,
             faults: Faults::default(),
             log: Log::default(),
+            connections: Connections::new(),
         })
     }
 
