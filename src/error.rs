@@ -155,6 +155,8 @@ pub enum Hop {
     Nmi,
     /// The key vault.
     Vault,
+    /// The proxy of the environment.
+    Proxy,
 }
 
 impl fmt::Display for Hop {
@@ -167,6 +169,7 @@ impl fmt::Display for Hop {
             Hop::Imds => "IMDS",
             Hop::Nmi => "NMI",
             Hop::Vault => "vault",
+            Hop::Proxy => "proxy",
         })
     }
 }
@@ -191,6 +194,8 @@ struct Inner {
     wanted_scope: Option<String>,
     /// Only this caller's deadline kept the request from being tried again.
     hurried: bool,
+    /// Asking again is no use, although the service was not reached.
+    lasting: bool,
     /// The vault's network rules refuse this machine: that is about the way, not about the caller.
     firewall: bool,
 }
@@ -208,6 +213,7 @@ impl Error {
             retry_after: None,
             wanted_scope: None,
             hurried: false,
+            lasting: false,
             firewall: false,
         }))
     }
@@ -291,6 +297,18 @@ impl Error {
     pub(crate) fn hurried(mut self) -> Self {
         self.0.hurried = true;
         self
+    }
+
+    /// Records that asking again is no use, although the service was not reached.
+    #[must_use]
+    pub(crate) fn lasting(mut self) -> Self {
+        self.0.lasting = true;
+        self
+    }
+
+    /// Whether asking again is no use, although the service was not reached.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.0.lasting
     }
 
     /// Whether a caller with more time would have tried again.

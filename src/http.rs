@@ -4,35 +4,35 @@
 //! zeroizing buffer of their final size. Failures are sorted by hop (DNS, connect, TLS, the service)
 //! before anyone else sees them, since "it did not work" is not an answer to whoever is paged.
 //! There are two clients: one for Entra and the vaults (system roots, proxy variables honoured), one
-//! for IMDS and NMI (plain HTTP, never proxied).
+//! for IMDS and NMI (plain HTTP, never proxied); [`clients`] tells how long their connections live.
 
+mod clients;
+mod failure;
+mod first;
 mod pinned;
+mod resolver;
 mod retry;
 mod user_agent;
 
-use std::error::Error as StdError;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use reqwest::RequestBuilder;
 use reqwest::header::HeaderMap;
-use reqwest::{Client, RequestBuilder};
 
 use crate::clock::Clock;
 use crate::cloud::Endpoints;
-use crate::error::{Code, Error, Hop, Result, printable};
+use crate::error::{Code, Error, Hop, Result};
 use crate::secret::Secret;
 
+use clients::Clients;
+pub use clients::Pool;
+use failure::transport_error;
 pub(crate) use pinned::peer_certificate;
 pub use retry::Retry;
 pub(crate) use retry::{is_transient, jitter};
 pub use user_agent::UserAgent;
 
-/// A TCP connection and TLS handshake that take longer are reported as such, although the request's
-/// own deadline may be later.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const POOL_IDLE: Duration = Duration::from_secs(90);
-const POOL_PER_HOST: usize = 64;
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The outbound clients of the process, built on first use.
@@ -43,8 +43,7 @@ pub struct Http(Arc<Inner>);
 struct Inner {
     endpoints: Endpoints,
     options: Options,
-    secure: OnceLock<Client>,
-    link_local: OnceLock<Client>,
+    clients: Clients,
 }
 
 /// How requests are made.
@@ -56,6 +55,8 @@ pub struct Options {
     pub user_agent: UserAgent,
     /// What time it is for tokens and values that come over these connections.
     pub clock: Clock,
+    /// How connections are kept.
+    pub pool: Pool,
 }
 
 /// An answer, whatever its status.
@@ -89,8 +90,7 @@ impl Http {
     pub fn with(endpoints: Endpoints, options: Options) -> Self {
         // Another part of the process may have installed the same provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (secure, link_local) = (OnceLock::new(), OnceLock::new());
-        Self(Arc::new(Inner { endpoints, options, secure, link_local }))
+        Self(Arc::new(Inner { endpoints, options, clients: Clients::default() }))
     }
 
     /// How requests to vaults and Entra are tried again.
@@ -108,56 +108,21 @@ impl Http {
         &self.0.endpoints
     }
 
-    /// For Entra and the vaults: TLS only.
-    pub(crate) fn secure(&self) -> Result<Client> {
-        if let Some(client) = self.0.secure.get() {
-            return Ok(client.clone());
-        }
-        let mut builder = self
-            .common()
-            .https_only(true)
-            .tls_version_min(reqwest::tls::Version::TLS_1_2)
-            .dns_resolver(Resolver(Arc::new(self.0.endpoints.resolve.clone())));
-        if !self.0.endpoints.resolve.is_empty() {
-            // These hosts are on this machine; no proxy could find them.
-            builder = builder.no_proxy();
-        }
-        if let Some(pem) = &self.0.endpoints.extra_root {
-            let root = reqwest::Certificate::from_pem(pem.as_bytes())
-                .map_err(|_| Error::new(Code::Local, "the extra root certificate is not PEM"))?;
-            builder = builder.add_root_certificate(root);
-        }
-        let client = builder.build().map_err(|error| {
-            Error::new(Code::Local, format!("TLS cannot be set up: {}", deepest(&error)))
-                .at(Hop::Tls)
-                .fix("install ca-certificates, or point SSL_CERT_FILE at a bundle of root certificates")
-        })?;
-        Ok(self.0.secure.get_or_init(|| client).clone())
-    }
-
-    /// For IMDS and NMI: never through a proxy, no TLS.
-    pub(crate) fn link_local(&self) -> Result<Client> {
-        if let Some(client) = self.0.link_local.get() {
-            return Ok(client.clone());
-        }
-        let client = self
-            .common()
-            .no_proxy()
-            .tls_certs_only([])
-            .build()
-            .map_err(|_| Error::new(Code::Local, "the HTTP client cannot be set up"))?;
-        Ok(self.0.link_local.get_or_init(|| client).clone())
-    }
-
-    fn common(&self) -> reqwest::ClientBuilder {
-        Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(POOL_IDLE)
-            .pool_max_idle_per_host(POOL_PER_HOST)
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .http2_keep_alive_timeout(Duration::from_secs(5))
-            .user_agent(self.0.options.user_agent.value())
+    /// [`exchange`] with Entra or a vault: the first request to a host goes alone.
+    pub(crate) async fn exchange(
+        &self,
+        request: RequestBuilder,
+        ask: Exchange<'_>,
+    ) -> Result<Answer> {
+        let (client, request) = request.build_split();
+        let request = request.map_err(|error| transport_error(&error, ask))?;
+        let host = request.url().authority().to_owned();
+        let (contacts, kept) = (&self.0.clients.contacts, self.0.options.pool.idle);
+        let wait = tokio::time::timeout_at(ask.deadline.into(), contacts.wait(&host, kept));
+        let contact = wait.await.map_err(|_| late(ask))?;
+        let answer = exchange(RequestBuilder::from_parts(client, request), ask).await?;
+        contact.answered();
+        Ok(answer)
     }
 }
 
@@ -173,13 +138,15 @@ pub(crate) async fn exchange(request: RequestBuilder, exchange: Exchange<'_>) ->
     };
     match tokio::time::timeout_at(exchange.deadline.into(), work).await {
         Ok(result) => result,
-        Err(_) => Err(Error::new(
-            Code::TimedOut,
-            format!("{}: no answer before the deadline", exchange.what),
-        )
-        .at(exchange.hop)
-        .fix("check that the node may reach this host, and the service's health")),
+        Err(_) => Err(late(exchange)),
     }
+}
+
+fn late(exchange: Exchange<'_>) -> Error {
+    let text = format!("{}: no answer before the deadline", exchange.what);
+    Error::new(Code::TimedOut, text)
+        .at(exchange.hop)
+        .fix("check that the node may reach this host, and the service's health")
 }
 
 /// Reads the body into one buffer that never moves: growing it would leave unwiped copies behind.
@@ -206,61 +173,6 @@ async fn read_body(response: &mut reqwest::Response, exchange: Exchange<'_>) -> 
         body.extend_from_slice(&chunk);
     }
     Ok(Secret::new(std::mem::take(&mut *body)))
-}
-
-/// Sorts a transport failure by hop. The texts of the layers below name addresses and certificate
-/// faults, never content.
-fn transport_error(error: &reqwest::Error, exchange: Exchange<'_>) -> Error {
-    let cause = deepest(error);
-    let what = exchange.what;
-    if error.is_dns() {
-        return Error::new(
-            Code::Unavailable,
-            format!("{what}: the name cannot be resolved: {cause}"),
-        )
-        .at(Hop::Dns)
-        .fix("check the vault or cloud name, and DNS on this node");
-    }
-    if find::<rustls::Error>(error).is_some() {
-        return Error::new(Code::Unavailable, format!("{what}: TLS failed: {cause}"))
-            .at(Hop::Tls)
-            .fix("a proxy that re-signs traffic needs its root in SSL_CERT_FILE; check the clock too");
-    }
-    if error.is_connect() {
-        return Error::new(Code::Unavailable, format!("{what}: cannot connect: {cause}"))
-            .at(Hop::Connect)
-            .fix("check firewall, private endpoint and proxy settings of this node");
-    }
-    if error.is_timeout() {
-        return Error::new(Code::TimedOut, format!("{what}: no answer in time")).at(exchange.hop);
-    }
-    Error::new(Code::Unavailable, format!("{what}: the connection broke: {cause}")).at(exchange.hop)
-}
-
-/// The innermost cause: the only text of a chain that says something new.
-fn deepest(error: &(dyn StdError + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    printable(&cause.to_string(), 256)
-}
-
-/// The first error of type `T` in the chain. An `io::Error` is looked into: its `source` skips what it
-/// wraps, and the TLS layers wrap one in another.
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut cause = Some(error);
-    while let Some(current) = cause {
-        if let Some(found) = current.downcast_ref::<T>() {
-            return Some(found);
-        }
-        let wrapped = current.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-        cause = match wrapped {
-            Some(wrapped) => Some(wrapped),
-            None => current.source(),
-        };
-    }
-    None
 }
 
 /// The service's answer to a 429 or 503: how long to stay away, in its three spellings. More than a
@@ -292,32 +204,6 @@ pub(crate) fn is_trace_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
-/// Fixed addresses for the names the process was built with, loopback for `localhost` and names
-/// below it (RFC 6761 6.3), the system's resolver for all others.
-#[derive(Clone)]
-struct Resolver(Arc<Vec<(String, SocketAddr)>>);
-
-impl reqwest::dns::Resolve for Resolver {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let host = name.as_str().trim_end_matches('.').to_ascii_lowercase();
-        let below = |suffix: &str| {
-            host == suffix || host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
-        };
-        let fixed =
-            self.0.iter().find(|(suffix, _)| below(suffix)).map(|(_, address)| *address).or_else(
-                || below("localhost").then(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)),
-            );
-        Box::pin(async move {
-            let addresses: Vec<SocketAddr> = match fixed {
-                // Port 0: the URL's port counts.
-                Some(address) => vec![SocketAddr::new(address.ip(), 0)],
-                None => tokio::net::lookup_host((host, 0)).await?.collect(),
-            };
-            Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,29 +232,5 @@ mod tests {
         for bad in ["", "canary", "a b", &"a".repeat(65)] {
             assert_eq!(id(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn a_cause_is_found_through_nested_io_errors() {
-        let tls = rustls::Error::DecryptError;
-        let nested = std::io::Error::other(std::io::Error::other(tls));
-        assert!(find::<rustls::Error>(&nested).is_some());
-        assert!(find::<rustls::Error>(&std::io::Error::other("x")).is_none());
-    }
-
-    #[tokio::test]
-    async fn names_below_a_fixed_suffix_resolve_to_its_address_and_others_do_not() {
-        use reqwest::dns::Resolve;
-        let fixed: SocketAddr = "127.0.0.9:443".parse().unwrap();
-        let resolver = Resolver(Arc::new(vec![("akvfs.test".to_owned(), fixed)]));
-        for (name, address) in [
-            ("kv.vault.akvfs.test", "127.0.0.9"),
-            ("AKVFS.test", "127.0.0.9"),
-            ("kv.vault.localhost", "127.0.0.1"),
-        ] {
-            let found: Vec<_> = resolver.resolve(name.parse().unwrap()).await.unwrap().collect();
-            assert_eq!(found, [SocketAddr::new(address.parse().unwrap(), 0)], "{name}");
-        }
-        assert!(resolver.resolve("notakvfs.test".parse().unwrap()).await.is_err());
     }
 }

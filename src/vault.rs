@@ -18,7 +18,7 @@ use crate::class::{ObjectKind, ObjectName, VaultName};
 use crate::cloud::Cloud;
 use crate::error::{Code, Error, Hop, Result};
 use crate::fetch::ObjectRef;
-use crate::http::{Answer, Exchange, Http, exchange};
+use crate::http::{Answer, Exchange, Http};
 use crate::identity::{Proof, ProvenIdentity};
 use crate::telemetry::metrics;
 
@@ -227,7 +227,14 @@ impl Vault {
             match answer.status {
                 200 => Ok(answer),
                 401 => Err(challenge::unauthorized(&answer, url, proof.scope())),
-                _ => Err(answer::refused(asked, url, &answer)),
+                _ => {
+                    let error = answer::refused(asked, url, &answer);
+                    if error.is_firewall() {
+                        // Perhaps only at the old address of a vault that has moved.
+                        self.http.renew();
+                    }
+                    Err(error)
+                }
             }
         };
         let what = format!("GET {}", without_query(url));
@@ -250,7 +257,9 @@ impl Vault {
             request = request.header(reqwest::header::AUTHORIZATION, bearer(proof)?);
         }
         let what = format!("GET {}", without_query(url));
-        exchange(request, Exchange { hop: Hop::Vault, what: &what, max_body, deadline }).await
+        self.http
+            .exchange(request, Exchange { hop: Hop::Vault, what: &what, max_body, deadline })
+            .await
     }
 }
 

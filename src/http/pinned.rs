@@ -1,12 +1,12 @@
 //! A host under another TLS name, and what certificate it shows.
 
-use std::sync::Arc;
-
 use reqwest::{Certificate, Client, RequestBuilder};
 
 use crate::error::{Code, Error, Result};
 
-use super::{Exchange, Http, Resolver, deepest, transport_error};
+use super::failure::{printable_cause, transport_error};
+use super::resolver::Resolver;
+use super::{Exchange, Http};
 
 impl Http {
     /// A client whose every URL leads to `host`, whatever name the URL has: that one is the TLS
@@ -14,7 +14,7 @@ impl Http {
     /// without them the system's are. HTTP/1.1, where a request may name its host apart from the
     /// URL. Never through a proxy: the host is inside the cluster.
     pub(crate) fn pinned(&self, host: &str, roots: Option<&[u8]>) -> Result<Client> {
-        let fixed = Resolver(Arc::new(self.endpoints().resolve.clone()));
+        let fixed = Resolver::new(self.endpoints().resolve.clone());
         let resolver = Pinned { host: host.trim_matches(['[', ']']).to_owned(), inner: fixed };
         let mut builder = self
             .common()
@@ -32,7 +32,7 @@ impl Http {
             builder = builder.tls_certs_only(roots);
         }
         builder.build().map_err(|error| {
-            Error::new(Code::Local, format!("TLS cannot be set up: {}", deepest(&error)))
+            Error::new(Code::Local, format!("TLS cannot be set up: {}", printable_cause(&error)))
         })
     }
 }

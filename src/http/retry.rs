@@ -50,6 +50,7 @@ pub(crate) fn is_transient(error: &Error) -> bool {
         None => {
             matches!(error.code(), Code::Unavailable | Code::TimedOut)
                 && error.hop() != Some(Hop::Tls)
+                && !error.is_lasting()
         }
     }
 }
@@ -69,6 +70,7 @@ mod tests {
         }
         let broken = Error::new(Code::Unavailable, "x").at(Hop::Connect);
         assert!(is_transient(&broken));
+        assert!(!is_transient(&broken.clone().lasting()), "nor do missing names");
         assert!(!is_transient(&broken.at(Hop::Tls)), "certificates do not get better by asking");
         assert!(!is_transient(&Error::new(Code::BadAnswer, "x")));
     }

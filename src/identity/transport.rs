@@ -9,7 +9,7 @@ use reqwest::Url;
 
 use crate::cloud::Cloud;
 use crate::error::Hop;
-use crate::http::{Exchange, Http, exchange};
+use crate::http::{self, Exchange, Http};
 
 use super::binding::TokenRoute;
 use super::entra;
@@ -82,18 +82,15 @@ impl HttpClient for Transport {
         let azure_core::http::Body::Bytes(body) = request.body() else {
             return Err(AzureError::with_message(ErrorKind::Other, "unexpected streaming body"));
         };
-        let answer = exchange(
-            outgoing.body(body.clone()),
-            Exchange {
-                hop: Hop::Entra,
-                what: &format!("token request to {to}"),
-                max_body: MAX_BODY,
-                deadline: Instant::now() + LIMIT,
-            },
-        )
-        .await
-        .and_then(entra::checked)
-        .map_err(wrap)?;
+        let outgoing = outgoing.body(body.clone());
+        let what = format!("token request to {to}");
+        let deadline = Instant::now() + LIMIT;
+        let exchange = Exchange { hop: Hop::Entra, what: &what, max_body: MAX_BODY, deadline };
+        let answer = match &self.0 {
+            Route::Entra(http) | Route::Adfs(http) => http.exchange(outgoing, exchange).await,
+            Route::Proxy(_) => http::exchange(outgoing, exchange).await,
+        };
+        let answer = answer.and_then(entra::checked).map_err(wrap)?;
         let mut headers = Headers::new();
         for name in ["content-type", "retry-after", "x-ms-request-id"] {
             if let Some(value) = answer.headers.get(name).and_then(|value| value.to_str().ok()) {

@@ -244,6 +244,9 @@ pub(super) fn refused(asked: Asked, url: &str, answer: &Answer) -> Error {
         (Code::Forbidden, "ForbiddenByFirewall") => {
             "the vault's network rules refuse this node: allow its subnet, or use a private endpoint"
         }
+        (Code::Forbidden, "ForbiddenByConnection") => {
+            "the vault takes requests by private endpoints only: its name must lead to one here"
+        }
         (Code::Forbidden, "ForbiddenByPolicy") if list => {
             "give this identity the list permission too in the vault's access policies"
         }
@@ -270,7 +273,7 @@ pub(super) fn refused(asked: Asked, url: &str, answer: &Answer) -> Error {
     let error = Error::new(code, text)
         .at(Hop::Vault)
         .answered(status, outer)
-        .by_firewall(inner == "ForbiddenByFirewall")
+        .by_firewall(matches!(inner, "ForbiddenByFirewall" | "ForbiddenByConnection"))
         .retry_after(retry_after(&answer.headers));
     if fix.is_empty() { error } else { error.fix(fix) }
 }

@@ -5,6 +5,7 @@ mod binary;
 #[path = "../support/canary.rs"]
 mod canary;
 mod codes;
+mod connections;
 mod deploy;
 mod history;
 mod identities;

@@ -117,7 +117,7 @@ impl World {
         Self::started(config, options, change, fetch, render).await
     }
 
-    async fn started(
+    pub async fn started(
         config: Config,
         http: http::Options,
         change: impl FnOnce(&Emulator, &mut Endpoints),
