@@ -118,35 +118,45 @@ impl Http {
         let request = request.map_err(|error| transport_error(&error, ask))?;
         let host = request.url().authority().to_owned();
         let (contacts, kept) = (&self.0.clients.contacts, self.0.options.pool.idle);
-        let wait = tokio::time::timeout_at(ask.deadline.into(), contacts.wait(&host, kept));
-        let contact = wait.await.map_err(|_| late(ask))?;
-        let answer = exchange(RequestBuilder::from_parts(client, request), ask).await?;
-        contact.answered();
-        Ok(answer)
+        let work = async {
+            let contact = contacts.wait(&host, kept).await;
+            let answer = attempt(RequestBuilder::from_parts(client, request), ask).await;
+            match &answer {
+                Ok(_) => contact.answered(),
+                Err(error) => contact.failed(error),
+            }
+            answer
+        };
+        within(ask, work).await
     }
 }
 
 /// Sends a request and reads the whole answer, within the exchange's deadline and size.
 pub(crate) async fn exchange(request: RequestBuilder, exchange: Exchange<'_>) -> Result<Answer> {
-    let work = async {
-        let mut response =
-            request.send().await.map_err(|error| transport_error(&error, exchange))?;
-        let status = response.status().as_u16();
-        let headers = std::mem::take(response.headers_mut());
-        let body = read_body(&mut response, exchange).await?;
-        Ok(Answer { status, headers, body })
-    };
-    match tokio::time::timeout_at(exchange.deadline.into(), work).await {
-        Ok(result) => result,
-        Err(_) => Err(late(exchange)),
-    }
+    within(exchange, attempt(request, exchange)).await
 }
 
-fn late(exchange: Exchange<'_>) -> Error {
-    let text = format!("{}: no answer before the deadline", exchange.what);
-    Error::new(Code::TimedOut, text)
-        .at(exchange.hop)
-        .fix("check that the node may reach this host, and the service's health")
+async fn attempt(request: RequestBuilder, exchange: Exchange<'_>) -> Result<Answer> {
+    let mut response = request.send().await.map_err(|error| transport_error(&error, exchange))?;
+    let status = response.status().as_u16();
+    let headers = std::mem::take(response.headers_mut());
+    let body = read_body(&mut response, exchange).await?;
+    Ok(Answer { status, headers, body })
+}
+
+async fn within(
+    exchange: Exchange<'_>,
+    work: impl Future<Output = Result<Answer>>,
+) -> Result<Answer> {
+    match tokio::time::timeout_at(exchange.deadline.into(), work).await {
+        Ok(result) => result,
+        Err(_) => {
+            let text = format!("{}: no answer before the deadline", exchange.what);
+            Err(Error::new(Code::TimedOut, text)
+                .at(exchange.hop)
+                .fix("check that the node may reach this host, and the service's health"))
+        }
+    }
 }
 
 /// Reads the body into one buffer that never moves: growing it would leave unwiped copies behind.

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex as Turn;
 
+use crate::error::{Code, Error};
+
 /// Longest wait for somebody else's first answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Most hosts remembered; beyond them nobody waits.
@@ -49,7 +51,7 @@ impl Contacts {
         // It may have answered whoever had the turn before: then nobody need wait for us.
         let turn = turn.filter(|_| !host.is_known(kept));
         if turn.is_some() {
-            set(&host.since, Instant::now());
+            set(&host.since, Some(Instant::now()));
         }
         Contact { host: Some(host), _turn: turn }
     }
@@ -81,7 +83,15 @@ impl Contact {
     /// The host has answered.
     pub(super) fn answered(self) {
         if let Some(host) = self.host {
-            set(&host.answered, Instant::now());
+            set(&host.answered, Some(Instant::now()));
+        }
+    }
+
+    /// When the connection broke, or there was none, whoever comes next goes alone again.
+    pub(super) fn failed(self, error: &Error) {
+        let broke = matches!(error.code(), Code::Unavailable | Code::TimedOut);
+        if let Some(host) = self.host.filter(|_| broke) {
+            set(&host.answered, None);
         }
     }
 }
@@ -90,8 +100,8 @@ fn get(at: &Mutex<Option<Instant>>) -> Option<Instant> {
     *at.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn set(at: &Mutex<Option<Instant>>, now: Instant) {
-    *at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+fn set(at: &Mutex<Option<Instant>>, to: Option<Instant>) {
+    *at.lock().unwrap_or_else(PoisonError::into_inner) = to;
 }
 
 #[cfg(test)]
@@ -114,6 +124,12 @@ mod tests {
         let other = tokio::time::timeout(KEPT, other).await.unwrap();
         let third = tokio::time::timeout(KEPT, contacts.wait("a", KEPT)).await.unwrap();
         drop((other, third));
+        let broken = contacts.wait("a", KEPT).await;
+        assert!(broken._turn.is_none());
+        broken.failed(&Error::new(Code::Unavailable, "x"));
+        let next = contacts.wait("a", KEPT).await;
+        assert!(next._turn.is_some());
+        next.answered();
         contacts.forget();
         let again = contacts.wait("a", KEPT).await;
         assert!(again._turn.is_some());

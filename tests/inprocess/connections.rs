@@ -1,11 +1,13 @@
 //! How many connections are opened, what is noticed of dead ones, and how many stay.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use akvfs::class::{Claim, ObjectKind, ObjectName, Tenant, VaultName, Version};
 use akvfs::clock::Clock;
+use akvfs::cloud::Endpoints;
 use akvfs::emulator::{Config, Control, Emulator, Seed, Service, Trouble, Where};
 use akvfs::fetch::{Access, Demand, Fetch, ObjectRef, Origin};
 use akvfs::http::{self, Http, Pool};
@@ -15,6 +17,7 @@ use akvfs::{Error, Secret};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::relay::Relay;
 use crate::seeds::{ONE, one};
 use crate::world::{World, eventually, new_fetch, quick, secret};
 
@@ -28,8 +31,13 @@ struct Site {
 
 impl Site {
     async fn new(config: Config, pool: Pool) -> Self {
+        Self::with(config, pool, |_| {}).await
+    }
+
+    async fn with(config: Config, pool: Pool, change: impl FnOnce(&mut Endpoints)) -> Self {
         let emulator = Emulator::start(config).await.unwrap();
-        let endpoints = emulator.endpoints();
+        let mut endpoints = emulator.endpoints();
+        change(&mut endpoints);
         let clock = Clock::adjustable();
         let options = http::Options { pool, clock: clock.clone(), ..quick() };
         let fetch = new_fetch(Http::with(endpoints, options));
@@ -193,4 +201,37 @@ async fn connections_are_renewed_by_the_clock_and_after_a_refusal_by_the_firewal
     site.read(4, vault).await.unwrap_err();
     site.read(5, vault).await.unwrap();
     assert_eq!(site.handshakes(), (6, 4));
+}
+
+/// The other end is gone, and nothing says so: neither the next request nor its tries may wait for it
+/// until the end of their time.
+#[tokio::test]
+async fn a_dead_connection_is_replaced_while_a_request_waits_for_it() {
+    let gone = async |http2: bool| {
+        let mut relay = None;
+        let site = Site::with(config(http2), Pool::default(), |endpoints| {
+            let (_, to) = endpoints.resolve[0];
+            // The port is a part of the names, so the relay differs by its address.
+            let at = SocketAddr::new("127.0.0.2".parse().unwrap(), to.port());
+            relay = Some(Relay::start(at, to));
+            endpoints.resolve.iter_mut().filter(|(_, found)| *found == to).for_each(
+                |(_, found)| {
+                    *found = at;
+                },
+            );
+        });
+        let (site, relay) = (site.await, relay.unwrap());
+        let vault = site.emulator.vault_name();
+        site.read(0, vault).await.unwrap();
+        assert_eq!((relay.accepted(), site.handshakes()), (2, (2, 0)));
+        relay.freeze();
+        site.clock.advance(Duration::from_secs(6));
+        // HTTP/1.1 has no pings, so there only the vault's limiter helps, not with a token.
+        let strangers = if http2 { 3 } else { 0 };
+        let reads = join_all((0..=strangers).map(|n| site.read(n, vault))).await;
+        reads.into_iter().for_each(|read| read.unwrap());
+        let replaced = if http2 { 2 } else { 1 };
+        assert_eq!(site.handshakes(), (2 + replaced, replaced), "http2: {http2}");
+    };
+    tokio::join!(gone(true), gone(false));
 }

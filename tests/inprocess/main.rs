@@ -19,6 +19,8 @@ mod metrics;
 mod modes;
 mod mount;
 mod policy;
+#[path = "../support/relay.rs"]
+mod relay;
 mod renewal;
 mod resilience;
 mod sdk;
