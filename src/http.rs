@@ -10,6 +10,7 @@ mod clients;
 mod failure;
 mod first;
 mod pinned;
+mod proxy;
 mod resolver;
 mod retry;
 mod user_agent;

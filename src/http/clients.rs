@@ -25,6 +25,7 @@ use crate::error::{Code, Error, Hop, Result};
 use super::Http;
 use super::failure::printable_cause;
 use super::first::Contacts;
+use super::proxy;
 use super::resolver::Resolver;
 
 /// A TCP connection and TLS handshake that take longer are reported as such, although the request's
@@ -96,6 +97,8 @@ impl Http {
         if !self.0.endpoints.resolve.is_empty() {
             // These hosts are on this machine; no proxy could find them.
             builder = builder.no_proxy();
+        } else {
+            proxy::check()?;
         }
         let client = builder.build().map_err(|error| unusable(&error))?;
         clients.contacts.forget();

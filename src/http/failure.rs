@@ -4,12 +4,10 @@
 
 use std::error::Error as StdError;
 
-use hyper_util::client::proxy::matcher::Matcher;
-use reqwest::Url;
-
 use crate::error::{Code, Error, Hop, printable};
 
 use super::Exchange;
+use super::proxy::{self, Proxy};
 use super::resolver::NoSuchName;
 
 /// Sorts a transport failure by hop.
@@ -40,8 +38,8 @@ pub(super) fn transport_error(error: &reqwest::Error, exchange: Exchange<'_>) ->
     }
     if error.is_connect() {
         let through = match proxy_of(error, what) {
-            Some(proxy) => format!(" (through the proxy {proxy})"),
-            None => String::new(),
+            Some(Proxy::Named(proxy)) => format!(" (through the proxy {proxy})"),
+            _ => String::new(),
         };
         return Error::new(Code::Unavailable, format!("{what}: cannot connect{through}: {cause}"))
             .at(Hop::Connect)
@@ -56,21 +54,24 @@ pub(super) fn transport_error(error: &reqwest::Error, exchange: Exchange<'_>) ->
 /// A proxy that cannot be reached, or does not let us through. Its name is looked up by us, the
 /// service's by it.
 fn tunnel_error(error: &reqwest::Error, tunnel: &str, exchange: Exchange<'_>) -> Error {
-    let proxy = proxy_of(error, exchange.what).unwrap_or_else(|| "of the environment".to_owned());
+    let proxy = match proxy_of(error, exchange.what) {
+        Some(Proxy::Named(proxy)) => proxy,
+        Some(Proxy::Garbled) => {
+            let text = format!("{}: HTTPS_PROXY is not the URL of a proxy", exchange.what);
+            return Error::new(Code::Local, text).at(Hop::Proxy).fix(proxy::FIX);
+        }
+        None => "of the environment".to_owned(),
+    };
     let said = |text: &str| {
         let text = format!("{}: the proxy {proxy} {text}", exchange.what);
         Error::new(Code::Unavailable, text).at(Hop::Proxy)
     };
     match tunnel {
-        "proxy authorization required" => said("wants a user name and a password (407)")
-            .fix(
-                "put them into HTTPS_PROXY: http://USER:PASSWORD@HOST:PORT, %-encoded; or list the \
-                  host in NO_PROXY",
-            )
-            .lasting(),
+        "proxy authorization required" => {
+            said("wants a user name and a password (407)").fix(proxy::FIX).lasting()
+        }
         "failed to create underlying connection" => {
-            said(&format!("cannot be reached: {}", printable_cause(error)))
-                .fix("check HTTPS_PROXY; hosts that need no proxy belong into NO_PROXY")
+            said(&format!("cannot be reached: {}", printable_cause(error))).fix(proxy::FIX)
         }
         "unsuccessful" => said("refuses to connect us to this host, or cannot")
             .fix("let the proxy allow this host, or list it in NO_PROXY"),
@@ -92,16 +93,11 @@ fn tunnel_failure(error: &reqwest::Error) -> Option<String> {
     None
 }
 
-/// The proxy for a failed request, `http://HOST:PORT`, without credentials. None when the URL's host
-/// is not the one that the text names: such requests go to pinned hosts, never through a proxy.
-fn proxy_of(error: &reqwest::Error, what: &str) -> Option<String> {
-    let url: &Url = error.url()?;
-    if !what.contains(url.host_str()?) {
-        return None;
-    }
-    let proxy = Matcher::from_system().intercept(&url.as_str().parse().ok()?)?;
-    let uri = proxy.uri();
-    Some(printable(&format!("{}://{}", uri.scheme_str()?, uri.authority()?), 256))
+/// The proxy that a failed request went through. None when the URL's host is not the one that the
+/// text names: such requests go to pinned hosts, never through a proxy.
+fn proxy_of(error: &reqwest::Error, what: &str) -> Option<Proxy> {
+    let url = error.url()?;
+    what.contains(url.host_str()?).then(|| Proxy::of(url))?
 }
 
 /// The innermost cause, bounded and printable: the only text of a chain that says something new.

@@ -67,7 +67,7 @@ fn bind_mount(dir: &Path, name: &str, text: &str) {
     run("mount", &["--bind", file.to_str().unwrap(), &format!("/etc/{name}")]);
 }
 
-struct Killed(Child);
+pub struct Killed(pub Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {

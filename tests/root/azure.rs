@@ -127,6 +127,10 @@ impl Azure {
     }
 
     pub fn mount(&self, provider: &Provider, attributes: &Value, secrets: &Value) -> MountResponse {
+        self.mount_at(&provider.socket, attributes, secrets)
+    }
+
+    pub fn mount_at(&self, socket: &Path, attributes: &Value, secrets: &Value) -> MountResponse {
         let request = MountRequest {
             attributes: attributes.to_string(),
             secrets: secrets.to_string(),
@@ -135,7 +139,7 @@ impl Azure {
             current_object_version: Vec::new(),
         };
         self.runtime.block_on(async {
-            let channel = client::connect(provider.socket.clone()).await.unwrap();
+            let channel = client::connect(socket.to_owned()).await.unwrap();
             let mut driver = CsiDriverProviderClient::new(channel);
             let version = driver.version(VersionRequest { version: "v1alpha1".to_owned() }).await;
             assert_eq!(version.unwrap().into_inner().version, "v1alpha1");

@@ -16,7 +16,11 @@ mod demo;
 mod dns;
 mod ends;
 mod history;
+mod moves;
 mod programs;
+mod proxy;
+#[path = "../support/relay.rs"]
+mod relay;
 mod separate;
 mod tree;
 mod who;
