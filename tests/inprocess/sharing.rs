@@ -287,3 +287,60 @@ async fn histories_share_their_lists() {
     }
     assert_eq!((world.control.counters().lists, asked(&world)), (1, 3));
 }
+
+/// By the clock, from the revocation to the first Mount that is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_is_noticed_within_twice_the_age_and_a_second_look() {
+    const AGE: u64 = 60;
+    type Revoke = fn(&World);
+    let revocations: [(&str, Revoke); 3] = [
+        ("deleted", |world| {
+            world.control.delete(world.emulator.vault_name(), ObjectKind::Secret, ONE).unwrap();
+        }),
+        ("disabled", |world| {
+            let vault = world.emulator.vault_name();
+            world.control.enable(vault, ObjectKind::Secret, ONE, "", false).unwrap();
+        }),
+        ("forbidden", |world| {
+            let client = world.emulator.service_principal().0.to_owned();
+            world.control.permit(&client, ObjectKind::Secret, Verb::Get, false).unwrap();
+        }),
+    ];
+    for (what, revoke) in revocations {
+        for interval in [10, AGE, 2 * AGE] {
+            let world = World::start(seeds::one()).await;
+            let call = world.call(&[&secret(ONE)]);
+            content(&world, &call).await;
+            revoke(&world);
+            let mut passed = 0;
+            loop {
+                world.clock.advance(Duration::from_secs(interval));
+                passed += interval;
+                let before = asked(&world);
+                let (outcome, ()) = tokio::join!(world.mount(&call), async {
+                    let refused = || asked(&world) > before;
+                    // Only a request that was made needs its second look.
+                    let looked = tokio::time::timeout(SECOND / 2, async {
+                        while !refused() {
+                            tokio::time::sleep(Duration::from_millis(2)).await;
+                        }
+                    });
+                    if looked.await.is_ok() {
+                        // The answer is on its way.
+                        eventually("it is answered", || world.control.counters().in_flight == 0)
+                            .await;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        world.clock.advance(5 * SECOND);
+                        passed += 5;
+                    }
+                });
+                if outcome.is_err() {
+                    break;
+                }
+                assert!(passed < 10 * AGE, "{what}, looked for every {interval} s: never noticed");
+            }
+            println!("{what}, looked for every {interval} s: noticed after {passed} s");
+            assert!(passed <= 2 * AGE + 5, "{what}, every {interval} s: {passed} s");
+        }
+    }
+}
