@@ -59,10 +59,10 @@ spec:
           objectType: key
           objectAlias: signing.pub
 "#;
-/// A fetch that asks the vault each time: nobody wants to wait for the tour's rotations.
+/// A fetch that asks for rotations each time: nobody wants to wait for those of the tour.
 fn fetch(emulator: &Emulator) -> Result<Fetch> {
     let none = Duration::ZERO;
-    let ages = Ages { first: none, refresh: none, refused: none, ..Ages::default() };
+    let ages = Ages { refresh: none, refused: none, ..Ages::default() };
     let options = fetch::Options { ages, ..fetch::Options::default() };
     Fetch::with(Http::new(emulator.endpoints()), options)
 }

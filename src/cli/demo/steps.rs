@@ -21,6 +21,9 @@ use super::{ROTATED, clouds, load};
 
 const MAX_RESPONSE: usize = 4 * 1024 * 1024;
 
+/// Pods that start together.
+const CROWD: usize = 100;
+
 /// The tour under way.
 pub(super) struct Tour<'a> {
     emulator: &'a Emulator,
@@ -65,6 +68,7 @@ impl<'a> Tour<'a> {
 
         heading("4. The same class, asked for by the CSI driver: Mount over a Unix socket")?;
         self.call_mount(&parameters).await?;
+        self.crowd(&parameters).await?;
 
         heading(&format!("5. {ROTATED} gets a new version in the vault"))?;
         self.rotate(&parameters).await
@@ -127,24 +131,7 @@ impl<'a> Tour<'a> {
             let stop = CancellationToken::new();
             self.provider = Some((app::serve_csi(mounter, socket.clone(), stop.clone())?, stop));
         }
-        let (client_id, client_secret) = self.emulator.service_principal();
-        let mut attributes = parameters.clone();
-        for (key, value) in [("pod.name", "demo-0"), ("pod.namespace", "default"), ("pod.uid", "0")]
-        {
-            attributes.insert(format!("csi.storage.k8s.io/{key}"), value.to_owned());
-        }
-        let request = MountRequest {
-            attributes: json!(attributes).to_string(),
-            secrets: json!({
-                "clientid": client_id,
-                "clientsecret": client_secret.expose_str().unwrap_or_default(),
-            })
-            .to_string(),
-            target_path: "/var/lib/kubelet/pods/0/volumes/kubernetes.io~csi/secrets/mount"
-                .to_owned(),
-            permission: "420".to_owned(),
-            current_object_version: Vec::new(),
-        };
+        let request = self.request(parameters, 0);
         let mut driver = CsiDriverProviderClient::new(client::connect(socket.clone()).await?);
         tell!("   calling v1alpha1.CSIDriverProvider/Mount on {}", socket.display());
         let begin = Instant::now();
@@ -165,6 +152,56 @@ impl<'a> Tour<'a> {
         }
         self.requests("requested for it")?;
         Ok(())
+    }
+
+    /// The driver's request for the class's `number`th pod.
+    fn request(
+        &self,
+        parameters: &std::collections::BTreeMap<String, String>,
+        number: usize,
+    ) -> MountRequest {
+        let (client_id, client_secret) = self.emulator.service_principal();
+        let mut attributes = parameters.clone();
+        for (key, value) in [
+            ("pod.name", format!("demo-{number}")),
+            ("pod.namespace", "default".to_owned()),
+            ("pod.uid", number.to_string()),
+        ] {
+            attributes.insert(format!("csi.storage.k8s.io/{key}"), value);
+        }
+        MountRequest {
+            attributes: json!(attributes).to_string(),
+            secrets: json!({
+                "clientid": client_id,
+                "clientsecret": client_secret.expose_str().unwrap_or_default(),
+            })
+            .to_string(),
+            target_path: format!(
+                "/var/lib/kubelet/pods/{number}/volumes/kubernetes.io~csi/secrets/mount"
+            ),
+            permission: "420".to_owned(),
+            current_object_version: Vec::new(),
+        }
+    }
+
+    /// The same class for many pods at once.
+    async fn crowd(
+        &mut self,
+        parameters: &std::collections::BTreeMap<String, String>,
+    ) -> Result<()> {
+        tell!("   and now for {CROWD} more pods at once");
+        let channel = client::connect(self.dir.join("azure.sock")).await?;
+        let mounts = (1..=CROWD).map(|number| {
+            let request = self.request(parameters, number);
+            let mut driver = CsiDriverProviderClient::new(channel.clone());
+            async move { driver.mount(request).await }
+        });
+        let begin = Instant::now();
+        let outcomes = futures_util::future::join_all(mounts).await;
+        let taken = begin.elapsed();
+        let mounted = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        tell!("   {mounted} of them have their files after {} ms", taken.as_millis());
+        self.requests("requested for all of them")
     }
 
     async fn rotate(
