@@ -2,13 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
+use akvfs::emulator::{BINDING_CLIENT, WorkloadToken};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::airgap::Killed;
 use crate::azure::{Azure, secret_file};
@@ -199,33 +201,69 @@ network_test! {
 }
 
 network_test! {
-    fn the_provider_sends_the_proxys_password_to_the_proxy_only() {
+    fn the_provider_sends_the_proxys_password_to_the_proxy_and_asks_node_and_cluster_directly() {
         let azure = Azure::new();
         let password = canary::value("proxy-password");
         let proxy = Proxy::start("127.0.0.1:3128");
+        let cluster = azure.emulator.endpoints().token_proxy.unwrap();
+        let hosts = std::fs::read_to_string(azure.path("hosts")).unwrap();
+        let api_server = cluster.url.host_str().unwrap();
+        std::fs::write(azure.path("hosts"), format!("{hosts}127.0.0.1 {api_server}\n")).unwrap();
+        let roots = ["ca.pem".into(), cluster.ca_file.clone()]
+            .map(|file: PathBuf| std::fs::read_to_string(azure.path("").join(file)).unwrap());
+        std::fs::write(azure.path("roots.pem"), roots.concat()).unwrap();
+
         let socket = azure.path("azure.sock");
-        let url = format!("http://user:{}@127.0.0.1:3128", encoded(&password));
-        let child = azure
-            .akvfs(&["-v=5", &format!("--endpoint=unix://{}", socket.display())])
+        let mut provider = azure.akvfs(&["-v=5", &format!("--endpoint=unix://{}", socket.display())]);
+        provider
             .args(["--healthz-port=0", "--prometheus-port=0"])
-            .env("HTTPS_PROXY", url)
+            .arg(format!("--token-proxy-url={}", cluster.url))
+            .env("KUBERNETES_SERVICE_PORT", cluster.url.port().unwrap().to_string())
+            .env("SSL_CERT_FILE", azure.path("roots.pem"));
+        for variable in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"] {
+            provider.env(variable, format!("http://user:{}@127.0.0.1:3128", encoded(&password)));
+        }
+        let child = provider
             .stdout(canary::emitted("provider-stdout"))
             .stderr(canary::emitted("provider-stderr"))
             .spawn()
             .unwrap();
         let _provider = Killed(child);
         eventually("the provider's socket", || socket.exists());
+
         let (id, secret) = azure.emulator.service_principal();
-        let secrets = json!({"clientid": id, "clientsecret": secret.expose_str().unwrap()});
-        let attributes = azure.attributes(&[("tenantID", azure.emulator.tenant())]);
-        let response = azure.mount_at(&socket, &json!(attributes), &secrets);
-        assert_eq!(response.files.len(), 3);
-        let seen = proxy.seen.lock().unwrap().clone();
-        let basic = STANDARD.encode(format!("user:{password}"));
-        for (line, credentials) in &seen {
-            assert_eq!(credentials.as_deref(), Some(format!("Basic {basic}").as_str()), "{line}");
+        let principal = json!({"clientid": id, "clientsecret": secret.expose_str().unwrap()});
+        let tenant = ("tenantID", azure.emulator.tenant());
+        let audience = "api://AKSIdentityBinding".to_owned();
+        let token = WorkloadToken { audience: audience.clone(), ..WorkloadToken::default() };
+        let token = azure.emulator.workload_token(&token).unwrap();
+        canary::note("service account token", token.expose());
+        let tokens = json!({ audience: { "token": token.expose_str().unwrap() } });
+        let binding = [tenant, ("useAzureTokenProxy", "true"), ("clientID", BINDING_CLIENT)];
+        // By Entra, IMDS, NMI and the cluster's token proxy.
+        for (class, secrets) in [
+            (&[tenant][..], &principal),
+            (&[tenant, ("useVMManagedIdentity", "true")], &Value::Null),
+            (&[tenant, ("usePodIdentity", "true")], &Value::Null),
+            (&binding, &Value::Null),
+        ] {
+            let mut attributes = azure.attributes(class);
+            attributes.insert("csi.storage.k8s.io/pod.name".to_owned(), "app".to_owned());
+            attributes
+                .insert("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), tokens.to_string());
+            let response = azure.mount_at(&socket, &json!(attributes), secrets);
+            assert_eq!(response.files.len(), 3, "{class:?}");
         }
-        let lines: Vec<_> = seen.into_iter().map(|(line, _)| line).collect();
-        assert_eq!(lines, [LOGIN, VAULT]);
+        let given = azure.emulator.control().counters().tokens;
+        let modes: Vec<_> = given.keys().copied().collect();
+        assert_eq!(modes, ["binding", "managed", "pod", "service-principal"]);
+
+        let seen = proxy.seen.lock().unwrap().clone();
+        let basic = format!("Basic {}", STANDARD.encode(format!("user:{password}")));
+        for (line, credentials) in &seen {
+            assert!([LOGIN, VAULT].contains(&line.as_str()), "{line}");
+            assert_eq!(credentials.as_ref(), Some(&basic), "{line}");
+        }
+        assert!(!seen.is_empty());
     }
 }
