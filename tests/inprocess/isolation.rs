@@ -18,10 +18,10 @@ use crate::world::{Call, World, array, secret};
 const CERTIFICATE_CLIENT: &str = "ce271f1c-0000-4000-8000-00000000dead";
 const OTHER_WORKLOAD: &str = "f0c10ad0-0000-4000-8000-0000000000bb";
 const OTHER_POD: &str = "90d1d000-0000-4000-8000-0000000000bb";
-const CALLERS: usize = 9;
+pub const CALLERS: usize = 9;
 
 /// Everybody that a Mount can be: the client that the vault sees, and the request.
-fn everybody(world: &World) -> Vec<(&'static str, Call)> {
+pub fn everybody(world: &World) -> Vec<(&'static str, Call)> {
     let control = &world.control;
     let base = world.call(&[]);
     let managed = |id: &str| {

@@ -27,6 +27,7 @@ mod sdk;
 mod seeds;
 mod separate;
 mod sharing;
+mod stealing;
 mod tokens;
 mod world;
 
