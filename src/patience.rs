@@ -16,7 +16,7 @@ pub struct Patience {
     deadline: watch::Sender<Instant>,
     /// Until when the request does nothing, and why.
     pause: watch::Sender<Option<(Instant, Error)>>,
-    /// When the last try was sent, by the clock that ages are measured with.
+    /// When the try was sent that was answered last, by the clock that ages are measured with.
     sent: Mutex<Option<Instant>>,
 }
 
@@ -68,12 +68,12 @@ impl Patience {
         self.pause.send_if_modified(|pause| pause.take().is_some());
     }
 
-    /// A try is sent now; an answer to it is as old as that.
-    pub fn sends(&self, now: Instant) {
-        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    /// A try that was sent then is answered: what the answer says is as old as that.
+    pub fn answered(&self, sent: Instant) {
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
     }
 
-    /// When the last try was sent.
+    /// When the try was sent that was answered last.
     pub fn sent(&self) -> Option<Instant> {
         *self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -222,8 +222,10 @@ impl Vault {
         };
         let clock = self.http.clock();
         let attempt = |limit| async move {
-            ask.patience.sends(clock.now());
+            let sent = clock.now();
             let answer = self.request(url, Some(proof), max_body, limit).await?;
+            // Of several tries under way it may be an older one that is answered.
+            ask.patience.answered(sent);
             match answer.status {
                 200 => Ok(answer),
                 401 => Err(challenge::unauthorized(&answer, url, proof.scope())),
