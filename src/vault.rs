@@ -180,10 +180,15 @@ impl Vault {
         ask: &Ask,
     ) -> Result<Vec<T>> {
         let mut items = Vec::new();
-        let mut next = Some(first.to_owned());
+        let (mut next, mut sent) = (Some(first.to_owned()), None);
         for _ in 0..MAX_PAGES {
             let Some(url) = next else { return Ok(items) };
             let answer = self.authorized(proof, vault, Asked::List, &url, ask).await?;
+            // A list is as old as its first page.
+            let oldest = *sent.get_or_insert(ask.patience.sent());
+            if let Some(oldest) = oldest {
+                ask.patience.answered(oldest);
+            }
             let page = read(&answer)?;
             items.extend(page.items);
             if items.len() > max_items {
