@@ -108,13 +108,18 @@ pub struct Demand {
     pub freshness: Freshness,
     /// While the vault cannot be asked: how long ago its last positive answer may be.
     pub max_stale: Duration,
+    /// Whatever was asked for since then is young enough: when he asked first, if he asks again because
+    /// not everything was there in time. Else no try would go on where the one before it ended.
+    pub since: Option<Instant>,
 }
 
 impl Demand {
     /// Of somebody who has not seen a value, and wants none that is not known to be good.
-    pub const FIRST: Self = Self { freshness: Freshness::First, max_stale: Duration::ZERO };
+    pub const FIRST: Self =
+        Self { freshness: Freshness::First, max_stale: Duration::ZERO, since: None };
     /// Of somebody who shows a value and keeps it by himself while the vault cannot be asked.
-    pub const REFRESH: Self = Self { freshness: Freshness::Refresh, max_stale: Duration::ZERO };
+    pub const REFRESH: Self =
+        Self { freshness: Freshness::Refresh, max_stale: Duration::ZERO, since: None };
 
     fn max_stale_at_first(self) -> Duration {
         match self.freshness {

@@ -164,8 +164,12 @@ impl Mounter {
         let proof = proof.map_err(|error| error.context(first.error_prefix()))?;
         let content = self.published.content(proof.identity(), &url, &objects);
         let demand = match self.published.has(target, content) {
-            true => Demand { freshness: Freshness::Refresh, max_stale: max_stale.shown },
-            false => Demand { freshness: Freshness::First, max_stale: max_stale.first },
+            true => {
+                Demand { freshness: Freshness::Refresh, max_stale: max_stale.shown, since: None }
+            }
+            false => {
+                Demand { freshness: Freshness::First, max_stale: max_stale.first, since: None }
+            }
         };
         let room = &self.room;
         let delivered = respond(Arc::new(access), objects, options, room, demand, deadline);

@@ -105,7 +105,8 @@ impl<V> State<V> {
             Freshness::Now => None,
         };
         if let (Some(max_age), Some(good), None) = (max_age, &self.good, &self.refusal)
-            && now.saturating_duration_since(good.asked) <= max_age
+            && (now.saturating_duration_since(good.asked) <= max_age
+                || demand.since.is_some_and(|since| good.asked >= since))
         {
             return Step::Known(good.value.clone());
         }
