@@ -3,6 +3,8 @@
 //! ```text
 //! cargo bench --bench budgets -- [--provider "NAME=PATH[ ARG...]"] [--repeats N] [--only ROW]
 //!     [--quick] [--list] [--akvfs PATH] [--json FILE] [--markdown FILE]
+//! cargo bench --bench budgets -- --scaling [--only PART] [--quick] [--akvfs PATH] [--markdown FILE]
+//! cargo bench --bench budgets -- --model
 //! ```
 //!
 //! Needs root: it starts itself again in a network and mount namespace. There the emulator answers,
@@ -16,6 +18,10 @@
 //! Emulator, driver and provider share the machine's cores, so figures of one machine say little on
 //! another; the ratios say more. Nothing is asserted: whatever is slow is printed, and the exit code
 //! is 0. It is 2 where this cannot run at all, 64 for a wrong command line.
+//!
+//! `--scaling` measures one node with 1 to 200 pods instead, and there counts of requests are asserted:
+//! it exits 1 when one is not what the model says. `--model` prints what the model says of clusters,
+//! which are the computed tables of docs/SCALING.md, and needs neither root nor a provider.
 
 #[cfg(target_os = "linux")]
 #[path = "budgets/linux.rs"]

@@ -14,6 +14,8 @@ pub struct Args {
     pub only: Vec<String>,
     /// At most a minute: does it still work?
     pub quick: bool,
+    /// Not the budgets: a node's costs as its pods grow, against the model.
+    pub scaling: bool,
     pub json: Option<PathBuf>,
     pub markdown: Option<PathBuf>,
 }
@@ -21,6 +23,7 @@ pub struct Args {
 pub enum Parsed {
     Run(Args),
     List,
+    Model,
 }
 
 pub fn parse(mut given: impl Iterator<Item = String>) -> Result<Parsed, String> {
@@ -30,6 +33,7 @@ pub fn parse(mut given: impl Iterator<Item = String>) -> Result<Parsed, String> 
         repeats: 0,
         only: Vec::new(),
         quick: false,
+        scaling: false,
         json: None,
         markdown: None,
     };
@@ -45,7 +49,9 @@ pub fn parse(mut given: impl Iterator<Item = String>) -> Result<Parsed, String> 
             // cargo's own.
             "--bench" => {}
             "--list" => return Ok(Parsed::List),
+            "--model" => return Ok(Parsed::Model),
             "--quick" => args.quick = true,
+            "--scaling" => args.scaling = true,
             "--akvfs" => args.akvfs = Some(value()?.into()),
             "--provider" => args.providers.push(provider(&value()?)?),
             "--repeats" => {

@@ -31,6 +31,14 @@ pub struct Binary {
     args: Vec<String>,
 }
 
+impl Binary {
+    /// The same with further arguments.
+    pub fn with(&self, further: &[String]) -> Self {
+        let args = self.args.iter().chain(further).cloned().collect();
+        Self { program: self.program.clone(), args }
+    }
+}
+
 impl Contestant {
     pub fn takes_part(&self, row: &Row) -> bool {
         self.binary.is_some() || row.raw

@@ -11,6 +11,7 @@ mod quota;
 mod raw;
 mod report;
 mod rows;
+mod scaling;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,10 @@ pub fn main() -> ExitCode {
             rows::all(false).iter().for_each(|row| println!("{:<24} {}", row.id, row.title));
             return ExitCode::SUCCESS;
         }
+        Ok(Parsed::Model) => {
+            print!("{}", scaling::tables());
+            return ExitCode::SUCCESS;
+        }
         Err(why) => {
             eprintln!("budgets: {why}");
             return ExitCode::from(USAGE);
@@ -45,8 +50,14 @@ pub fn main() -> ExitCode {
             }
         };
     }
-    match measure(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+    // The first one wins; reqwest wants one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let done = match args.scaling {
+        true => scaling::measure(&args),
+        false => measure(&args).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
         Err(why) => {
             eprintln!("budgets: {why}");
             ExitCode::from(CANNOT)
@@ -55,8 +66,6 @@ pub fn main() -> ExitCode {
 }
 
 fn measure(args: &Args) -> Outcome<()> {
-    // The first one wins; reqwest wants one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let contestants = contest::contestants(args)?;
     let mut lab = Lab::new(args.quick)?;
     let mut report = report::Report::new(&contestants, args, lab.quota.describe());
