@@ -23,6 +23,7 @@ mod policy;
 mod relay;
 mod renewal;
 mod resilience;
+mod scaling;
 mod sdk;
 mod seeds;
 mod separate;

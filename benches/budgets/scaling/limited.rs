@@ -4,23 +4,26 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::super::Outcome;
-use super::super::azure::Identity;
 use super::super::contest::{Binary, Lab};
 use super::super::driver::{ATTEMPT, Driver};
+use super::model::{Evidence, Node};
+use super::rounds::{LATENCY, OBJECTS, clients, pods};
 
-const LATENCY: Duration = Duration::from_millis(20);
-const OBJECTS: usize = 10;
+/// Pods, and their identities.
+const NODES: [(u64, u64); 8] =
+    [(1, 1), (10, 1), (10, 10), (30, 1), (30, 30), (100, 1), (100, 100), (200, 1)];
 
 pub async fn measure(lab: &Lab, binary: &Binary) -> Outcome<String> {
     let azure = lab.azure()?;
     let mut table = String::from(
-        "| Pods that start together | First pod s | Half of them s | Last pod s | CPU s | First try \
-         |\n|---:|---:|---:|---:|---:|---:|\n",
+        "| Pods that start together | Identities | First pod s | Half of them s | Last pod s | CPU s \
+         | First try |\n|---:|---:|---:|---:|---:|---:|---:|\n",
     );
-    for count in lab.scale(vec![1, 10, 30, 100, 200], vec![1, 10]) {
-        eprintln!("limited: {count} pods");
-        let pods = (0..count).map(|id| azure.pod(id, Identity::Workload, 0, OBJECTS));
-        let pods = pods.collect::<Outcome<Vec<_>>>()?;
+    for (count, identities) in NODES.into_iter().take(lab.scale(NODES.len(), 3)) {
+        eprintln!("limited: {count} pods, {identities} identities");
+        let evidence = Evidence::Assertion;
+        let node = Node { pods: count, identities, objects: OBJECTS, evidence };
+        let pods = pods(azure, node, &clients(azure, node), 0)?;
         let provider = lab.start(binary, true).await?;
         let driver = Driver::connect(provider.socket(), 1).await?;
         azure.calm(LATENCY);
@@ -30,16 +33,16 @@ pub async fn measure(lab: &Lab, binary: &Binary) -> Outcome<String> {
         let mut ready: Vec<Duration> = deliveries.iter().filter_map(|pod| pod.ready).collect();
         ready.sort_unstable();
         let (Some(first), Some(half), true) =
-            (ready.first(), ready.get(count / 2), ready.len() == count)
+            (ready.first(), ready.get(pods.len() / 2), ready.len() == pods.len())
         else {
-            return Err(format!("{} of {count} pods have no files", count - ready.len()).into());
+            return Err(format!("{} of {count} pods have files", ready.len()).into());
         };
-        let last = ready[count - 1];
+        let last = ready[pods.len() - 1];
         let at_once = deliveries.iter().filter(|pod| pod.first_try).count();
         let [first, half, last] = [*first, *half, last].map(|time| time.as_secs_f64());
         let _ = writeln!(
             table,
-            "| {count} | {first:.2} | {half:.2} | {last:.2} | {cpu:.2} | {at_once} |"
+            "| {count} | {identities} | {first:.2} | {half:.2} | {last:.2} | {cpu:.2} | {at_once} |"
         );
     }
     Ok(table)

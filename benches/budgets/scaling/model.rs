@@ -60,10 +60,10 @@ impl Round {
     pub fn title(self) -> &'static str {
         match self {
             Self::Start => "start",
-            Self::Held => "republish, held",
-            Self::Replaced => "pods replaced",
-            Self::NewTokens => "new tokens, held",
-            Self::Due => "republish, due",
+            Self::Held => "held",
+            Self::Replaced => "replaced",
+            Self::NewTokens => "new tokens",
+            Self::Due => "due",
         }
     }
 }

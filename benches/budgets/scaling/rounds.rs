@@ -3,8 +3,7 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use akvfs::emulator::Service;
-use akvfs::emulator::{Trouble, Where};
+use akvfs::emulator::{Service, Trouble, Where};
 use serde_json::{Value, json};
 
 use super::super::Outcome;
@@ -18,13 +17,15 @@ use super::model::{Evidence, Node, Requests, Round};
 const MOUNT_AGE: Duration = Duration::from_secs(4);
 const REFRESH_AGE: Duration = Duration::from_secs(10);
 /// Of every service.
-const LATENCY: Duration = Duration::from_millis(20);
-const OBJECTS: u64 = 10;
+pub const LATENCY: Duration = Duration::from_millis(20);
+pub const OBJECTS: u64 = 10;
+/// Rounds whose times are shown.
+const TIMED: [Round; 4] = [Round::Start, Round::Held, Round::NewTokens, Round::Due];
 /// A round in which nothing is asked is too short for the kernel's CPU clock, which counts 10 ms: so
 /// many Mounts are averaged.
 const HELD_MOUNTS: usize = 2000;
 
-pub struct Measured {
+struct Measured {
     requests: Requests,
     /// Seconds, until the last pod had its files.
     wall: f64,
@@ -50,46 +51,60 @@ pub async fn measure(lab: &Lab, binary: &Binary) -> Outcome<(String, Judgement)>
         format!("--mount-max-age={}s", MOUNT_AGE.as_secs()),
         format!("--refresh-max-age={}s", REFRESH_AGE.as_secs()),
     ]);
-    let mut table = String::from(
-        "| Pods | Identities | Evidence | Round | Vault requests | Token requests | Wall ms | CPU ms \
-         | RSS MiB | Model | Go, model: vault, token |\n|---:|---:|---|---|---:|---:|---:|---:|---:|---|---|\n",
-    );
     let mut judgement = Judgement::default();
+    let mut table = head();
     for node in nodes(lab.quick) {
         eprintln!("rounds: {node:?}");
-        for (round, measured) in rounds(lab, &binary, node).await? {
-            let model = node.requests(round);
-            let verdict = match (measured.requests == model, measured.in_time) {
-                (true, _) => "agrees".to_owned(),
-                (false, false) => {
-                    judgement.too_slow = true;
-                    "this machine was too slow to judge".to_owned()
-                }
-                (false, true) => {
-                    judgement.differs = true;
-                    format!("DIFFERS: {} vault, {} token", model.vault, model.tokens)
-                }
-            };
-            let evidence = match node.evidence {
-                Evidence::Assertion => "token",
-                Evidence::Secret => "secret",
-            };
-            let Requests { vault, tokens } = measured.requests;
-            let (Node { pods, identities, .. }, go) = (node, node.requests_of_go());
-            let _ = writeln!(
-                table,
-                "| {pods} | {identities} | {evidence} | {} | {vault} | {tokens} | {:.1} | {:.1} | {:.1} \
-                 | {verdict} | {}, {} |",
-                round.title(),
-                measured.wall * 1e3,
-                measured.cpu * 1e3,
-                measured.memory,
-                go.vault,
-                go.tokens,
-            );
+        let rounds = rounds(lab, &binary, node).await?;
+        let verdict = judge(node, &rounds, &mut judgement);
+        let evidence = match node.evidence {
+            Evidence::Assertion => "token",
+            Evidence::Secret => "secret",
+        };
+        let _ = write!(table, "| {} | {} | {evidence} |", node.pods, node.identities);
+        for (_, Measured { requests: Requests { vault, tokens }, .. }) in &rounds {
+            let _ = write!(table, " {vault} + {tokens} |");
         }
+        for figure in [|round: &Measured| round.wall, |round: &Measured| round.cpu] {
+            for (_, measured) in rounds.iter().filter(|(round, _)| TIMED.contains(round)) {
+                let _ = write!(table, " {:.1} |", 1e3 * figure(measured));
+            }
+        }
+        let memory = rounds.last().map_or(0.0, |(_, measured)| measured.memory);
+        let Requests { vault, tokens } = node.requests_of_go();
+        let _ = writeln!(table, " {memory:.1} | {verdict} | {vault} + {tokens} |");
     }
     Ok((table, judgement))
+}
+
+/// Requests of every round, times of some.
+fn head() -> String {
+    let mut cells: Vec<String> = ["Pods", "Identities", "Evidence"].map(str::to_owned).to_vec();
+    cells.extend(Round::ALL.map(|round| round.title().to_owned()));
+    for what in ["wall ms", "CPU ms"] {
+        cells.extend(TIMED.map(|round| format!("{what}: {}", round.title())));
+    }
+    cells.extend(["RSS MiB", "Model", "Go, each round"].map(str::to_owned));
+    format!("| {} |\n|{}\n", cells.join(" | "), "---:|".repeat(cells.len()))
+}
+
+/// `agrees`, or what else the model says.
+fn judge(node: Node, rounds: &[(Round, Measured)], judgement: &mut Judgement) -> String {
+    let mut verdict = Vec::new();
+    for (round, measured) in rounds {
+        let (model, title) = (node.requests(*round), round.title());
+        if measured.requests == model {
+            continue;
+        }
+        if measured.in_time {
+            judgement.differs = true;
+            verdict.push(format!("{title} DIFFERS: {} + {}", model.vault, model.tokens));
+        } else {
+            judgement.too_slow = true;
+            verdict.push(format!("{title}: this machine was too slow to judge"));
+        }
+    }
+    if verdict.is_empty() { "agrees".to_owned() } else { verdict.join("; ") }
 }
 
 fn nodes(quick: bool) -> Vec<Node> {
@@ -112,10 +127,7 @@ async fn rounds(lab: &Lab, binary: &Binary, node: Node) -> Outcome<Vec<(Round, M
     let azure = lab.azure()?;
     let provider = lab.start(binary, false).await?;
     let driver = Driver::connect(provider.socket(), 1).await?;
-    let clients: Vec<String> = (0..node.identities).map(client).collect();
-    for client in &clients {
-        azure.control().add_client(client, None, &[("default", "app")]);
-    }
+    let clients = clients(azure, node);
     azure.calm(LATENCY);
     let mut pods = pods(azure, node, &clients, 0)?;
     // When the values were asked for: not before, and not after.
@@ -175,7 +187,7 @@ async fn one(
 }
 
 /// Each with a service account token that was never seen.
-fn pods(azure: &Azure, node: Node, clients: &[String], first: u64) -> Outcome<Vec<Pod>> {
+pub fn pods(azure: &Azure, node: Node, clients: &[String], first: u64) -> Outcome<Vec<Pod>> {
     let identity = match node.evidence {
         Evidence::Assertion => Identity::Workload,
         Evidence::Secret => Identity::Principal,
@@ -193,8 +205,14 @@ fn pods(azure: &Azure, node: Node, clients: &[String], first: u64) -> Outcome<Ve
     (0..node.pods).map(pod).collect()
 }
 
-fn client(number: u64) -> String {
-    format!("5ca1ab1e-0000-4000-8000-{number:012x}")
+/// Entra knows these clients from now on.
+pub fn clients(azure: &Azure, node: Node) -> Vec<String> {
+    let id = |number| format!("5ca1ab1e-0000-4000-8000-{number:012x}");
+    let clients: Vec<String> = (0..node.identities).map(id).collect();
+    for client in &clients {
+        azure.control().add_client(client, None, &[("default", "app")]);
+    }
+    clients
 }
 
 /// Nothing but a vault that takes so many requests a second, and says 429 to the rest.
