@@ -28,6 +28,7 @@ use crate::secret::Secret;
 
 pub(crate) use loose::json_error;
 pub use names::{ObjectName, Tenant, VaultName, Version};
+pub use objects::Memo as ObjectsMemo;
 pub(crate) use objects::refuse_meetings;
 pub use paths::FilePath;
 pub use request::Request;
@@ -204,7 +205,7 @@ pub enum Encoding {
 }
 
 /// One entry of `objects`, validated.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 pub struct ObjectSpec {
     /// Position in the class, from 0, for error messages.
     pub index: usize,

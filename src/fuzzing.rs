@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::class::{
-    Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Version, manifest, parameters,
-    request,
+    Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, ObjectsMemo, Version, manifest,
+    parameters, request,
 };
 use crate::cloud::{CloudSource, Endpoints, custom};
 use crate::error::Result;
@@ -53,7 +53,7 @@ pub fn attributes(bytes: &[u8]) {
     }));
 }
 
-/// The `objects` text of a class.
+/// The `objects` text of a class: it comes to the same whether it was parsed before or not.
 pub fn objects(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let attributes = json!({
@@ -64,7 +64,16 @@ pub fn objects(bytes: &[u8]) {
         "useVMManagedIdentity": "true",
         "objects": text,
     });
-    self::attributes(attributes.to_string().as_bytes());
+    let attributes = attributes.to_string();
+    self::attributes(attributes.as_bytes());
+    let shown = |memo: Option<&ObjectsMemo>| {
+        let request = request::decode(&attributes, "null", "420");
+        let parsed = request.and_then(|r| parameters::resolve_with(r, &clouds()?, memo));
+        format!("{parsed:?}")
+    };
+    let memo = ObjectsMemo::default();
+    let (first, again) = (shown(Some(&memo)), shown(Some(&memo)));
+    assert!(first == shown(None) && first == again);
 }
 
 /// A manifest file.

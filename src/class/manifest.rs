@@ -82,6 +82,7 @@ impl Manifest {
             caller: Caller::Machine(token_file.as_ref()),
             mode: DEFAULT_MODE,
             rules: Rules::native(),
+            parsed: None,
         }
         .resolve(clouds)
     }

@@ -8,6 +8,7 @@
 mod check;
 mod collisions;
 mod entry;
+mod memo;
 mod outer;
 mod read;
 
@@ -20,6 +21,7 @@ use super::paths::Rules;
 use super::yaml::Bounds;
 pub(crate) use collisions::refuse_meetings;
 use entry::{EntrySeed, RawObject};
+pub use memo::Memo;
 use outer::{Item, Outer, OuterSeed};
 
 /// Most objects of a class, every version of a history counted.
@@ -30,16 +32,21 @@ const INNER: Bounds = Bounds { openers: 64, indicators: 1_024 };
 /// Most notices of a class.
 const MAX_NOTICES: usize = 50;
 
+/// What a text comes to.
+#[derive(Debug)]
+#[cfg_attr(test, derive(PartialEq))]
+pub(super) struct List {
+    pub(super) objects: Vec<ObjectSpec>,
+    /// For the log.
+    pub(super) notices: Vec<String>,
+}
+
 /// Parses and checks all objects. None is a success with notices that name the likely mistake.
 ///
 /// # Errors
 /// ClassInvalid under upstream's texts; the first wrong entry, in the class's order.
-pub(super) fn parse(
-    text: &str,
-    default_mode: u32,
-    rules: Rules,
-    notices: &mut Vec<String>,
-) -> Result<Vec<ObjectSpec>> {
+pub(super) fn parse(text: &str, default_mode: u32, rules: Rules) -> Result<List> {
+    let mut notices = Vec::new();
     let outer = read_outer(text)
         .map_err(|error| error.context("failed to yaml unmarshal objects, error"))?;
     let mut objects = Vec::new();
@@ -65,13 +72,13 @@ pub(super) fn parse(
     if objects.is_empty() {
         notices.push(format!("objects lists nothing to mount: {}", outer.likely_mistake()));
     }
-    let objects = collisions::resolve(objects, rules, notices)?;
+    let objects = collisions::resolve(objects, rules, &mut notices)?;
     if notices.len() > MAX_NOTICES {
         notices.push(format!("objects: {} more notices", notices.len() - MAX_NOTICES));
         notices.swap_remove(MAX_NOTICES);
         notices.truncate(MAX_NOTICES + 1);
     }
-    Ok(objects)
+    Ok(List { objects, notices })
 }
 
 fn too_many() -> Error {

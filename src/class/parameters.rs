@@ -6,6 +6,7 @@
 //! ignored.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cloud::CloudSource;
@@ -15,7 +16,7 @@ use super::claim::{self, Caller, Inputs};
 use super::duration;
 use super::objects;
 use super::paths::Rules;
-use super::{Claim, MountSpec, Parsed, Pod, Request, Secrets, VaultName, Wanted};
+use super::{Claim, MountSpec, ObjectsMemo, Parsed, Pod, Request, Secrets, VaultName, Wanted};
 
 pub use super::claim::{managed_identity, service_principal};
 
@@ -27,6 +28,18 @@ const QUOTED: usize = 64;
 /// # Errors
 /// The first check of upstream's order that fails, under upstream's text.
 pub fn resolve(request: Request, clouds: &CloudSource) -> Result<Parsed> {
+    resolve_with(request, clouds, None)
+}
+
+/// The same, with the lists of objects that were parsed before.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_with(
+    request: Request,
+    clouds: &CloudSource,
+    parsed: Option<&ObjectsMemo>,
+) -> Result<Parsed> {
     let pod = request.pod()?;
     Parameters {
         pod: Some(pod),
@@ -35,6 +48,7 @@ pub fn resolve(request: Request, clouds: &CloudSource) -> Result<Parsed> {
         caller: Caller::Pod(request.tokens.as_ref()),
         mode: request.permission,
         rules: Rules::native(),
+        parsed,
     }
     .resolve(clouds)
 }
@@ -48,6 +62,8 @@ pub(super) struct Parameters<'a> {
     /// Mode of files whose object sets none.
     pub(super) mode: u32,
     pub(super) rules: Rules,
+    /// Lists of objects that need not be parsed again.
+    pub(super) parsed: Option<&'a ObjectsMemo>,
 }
 
 impl Parameters<'_> {
@@ -90,8 +106,12 @@ impl Parameters<'_> {
             return Err(Error::class("objects is not set")
                 .fix("add objects to the class's parameters: YAML text with the key array"));
         }
-        let objects = objects::parse(objects, self.mode, self.rules, &mut notices)?;
-        if objects.is_empty() {
+        let list = match self.parsed {
+            Some(memo) => memo.parse(objects, self.mode, self.rules)?,
+            None => Arc::new(objects::parse(objects, self.mode, self.rules)?),
+        };
+        notices.extend_from_slice(&list.notices);
+        if list.objects.is_empty() {
             return Ok(Parsed::Nothing { notices });
         }
         let vault =
@@ -108,7 +128,7 @@ impl Parameters<'_> {
             cloud,
             vault,
             identity,
-            wanted: Wanted::Objects(objects),
+            wanted: Wanted::Objects(list.objects.clone()),
             max_stale,
             notices,
         })))

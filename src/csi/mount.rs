@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::class::{self, MountSpec, Parsed, Wanted};
+use crate::class::{self, MountSpec, ObjectsMemo, Parsed, Wanted};
 use crate::cloud::CloudSource;
 use crate::delivery::response::{self, Room, respond};
 use crate::error::{Code, Error, Result, printable};
@@ -85,6 +85,7 @@ pub struct Mounter {
     slots: Slots,
     room: Room,
     published: Published,
+    parsed: ObjectsMemo,
 }
 
 impl Mounter {
@@ -99,6 +100,7 @@ impl Mounter {
             slots: Slots::default(),
             room: Room::default(),
             published,
+            parsed: ObjectsMemo::default(),
         }
     }
 
@@ -128,7 +130,8 @@ impl Mounter {
         target: &str,
         deadline: Instant,
     ) -> Result<MountResponse> {
-        let spec = match class::parameters::resolve(request, &self.clouds)? {
+        let spec = match class::parameters::resolve_with(request, &self.clouds, Some(&self.parsed))?
+        {
             Parsed::Nothing { notices } => {
                 notices.iter().for_each(|notice| tracing::warn!(notice, "class"));
                 return Ok(MountResponse::default());

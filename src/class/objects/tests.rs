@@ -6,7 +6,7 @@ use super::*;
 use crate::class::{Encoding, Format, ObjectKind, Version};
 
 fn parse(text: &str) -> Result<Vec<ObjectSpec>> {
-    super::parse(text, 0o644, Rules::Unix, &mut Vec::new())
+    super::parse(text, 0o644, Rules::Unix).map(|list| list.objects)
 }
 
 /// A class of these entries, each given in flow style, which is YAML as well.
@@ -279,9 +279,8 @@ fn items_that_are_no_objects() {
             "{item}: {error}"
         );
     }
-    let mut notices = Vec::new();
     let text = "array:\n  - ~\n  - |\n    objectName: a\n    objectType: key\n  -\n";
-    let objects = super::parse(text, 0o644, Rules::Unix, &mut notices).unwrap();
+    let List { objects, notices } = super::parse(text, 0o644, Rules::Unix).unwrap();
     assert_eq!((objects.len(), objects[0].index), (1, 1));
     assert_eq!(notices.len(), 2);
 }
@@ -318,10 +317,9 @@ fn yaml_details() {
 #[test]
 fn the_same_twice_is_one_and_two_in_one_place_are_none() {
     let a = "objectName: a\nobjectType: secret";
-    let mut notices = Vec::new();
     let text =
         array(&[a, "objectName: b\nobjectType: key", &format!("{a}\nobjectVersion: latest")]);
-    let objects = super::parse(&text, 0o644, Rules::Unix, &mut notices).unwrap();
+    let List { objects, notices } = super::parse(&text, 0o644, Rules::Unix).unwrap();
     assert_eq!(objects.iter().map(|o| o.index).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(notices, ["objects: array[2] repeats array[0] and is left out"]);
 
@@ -364,9 +362,9 @@ fn the_same_twice_is_one_and_two_in_one_place_are_none() {
     // Windows sees one file where Linux sees two.
     let cases = array(&[a, "objectName: b\nobjectType: secret\nobjectAlias: A"]);
     assert_eq!(parse(&cases).unwrap().len(), 2);
-    assert!(super::parse(&cases, 0o644, Rules::Windows, &mut Vec::new()).is_err());
+    assert!(super::parse(&cases, 0o644, Rules::Windows).is_err());
     let device = array(&["objectName: nul\nobjectType: key"]);
-    assert!(super::parse(&device, 0o644, Rules::Windows, &mut Vec::new()).is_err());
+    assert!(super::parse(&device, 0o644, Rules::Windows).is_err());
 }
 
 #[test]

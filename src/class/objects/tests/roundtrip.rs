@@ -113,6 +113,10 @@ proptest! {
             Ok(parsed) => parsed,
             Err(error) => return Err(TestCaseError::fail(format!("{error}\n{text}"))),
         };
+        let memo = Memo::default();
+        for _ in 0..2 {
+            prop_assert_eq!(&memo.parse(&text, 0o644, Rules::Unix).unwrap().objects, &parsed);
+        }
         let expected: Vec<_> = objects.into_iter().map(|(object, _)| format!("{object:?}")).collect();
         let parsed: Vec<_> = parsed.into_iter().map(|object| format!("{object:?}")).collect();
         prop_assert_eq!(parsed, expected);
