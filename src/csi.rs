@@ -107,6 +107,7 @@ impl Provider {
         given: Duration,
     ) -> Result<MountResponse, Refusal> {
         let deadline = Instant::now() + given;
+        let request = Arc::new(request);
         let running = self.targets.start_or_join(&request, {
             let mounter = self.mounter.clone();
             // Whoever knows why nothing came is to be heard before this one says only that.
@@ -127,7 +128,8 @@ impl Provider {
         match outcome {
             Ok(response) => {
                 tracing::debug!(pod = request.pod(), files = response.files.len(), "mounted");
-                Ok(MountResponse::clone(&response))
+                // Copied only where another caller has joined.
+                Ok(Arc::unwrap_or_clone(response))
             }
             Err(error) => {
                 let refusal = Refusal::from(&error);

@@ -26,7 +26,6 @@ pub(super) const FAILED: &str = "failed to mount objects, error";
 const MAX_NAME: usize = 253;
 
 /// A Mount request with its secrets in wiped memory.
-#[derive(Clone)]
 pub(super) struct Incoming {
     pub(super) target_path: String,
     attributes: Secret,
@@ -116,10 +115,9 @@ impl Mounter {
         incoming: Arc<Incoming>,
         deadline: Instant,
     ) -> Result<MountResponse> {
-        let text = |secret: &Secret| secret.expose_str().unwrap_or_default().to_owned();
-        let attributes = zeroize::Zeroizing::new(text(&incoming.attributes));
-        let secrets = zeroize::Zeroizing::new(text(&incoming.secrets));
-        let request = class::request::decode(&attributes, &secrets, &incoming.permission)?;
+        let attributes = incoming.attributes.expose_str().unwrap_or_default();
+        let secrets = incoming.secrets.expose_str().unwrap_or_default();
+        let request = class::request::decode(attributes, secrets, &incoming.permission)?;
         let target = &incoming.target_path;
         self.deliver(request, target, deadline).await.map_err(|error| error.context(FAILED))
     }
@@ -174,7 +172,7 @@ impl Mounter {
                 Demand { freshness: Freshness::First, max_stale: max_stale.first, since: None }
             }
         };
-        let room = &self.room;
+        let (access, room) = (access.begun_with(proof), &self.room);
         let delivered = respond(Arc::new(access), objects, options, room, demand, deadline);
         let (delivered, _place) = delivered.await?;
         let response = answer(delivered);

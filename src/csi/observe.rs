@@ -34,8 +34,9 @@ pub(super) async fn observed<T>(
     work: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<Response<T>, Status> {
     let begun = Instant::now();
-    let deadline = deadline::given(metadata).map(|given| format!("{given:?}"));
-    tracing::trace!(method, deadline, "request");
+    // Fields are made only where they are logged.
+    let deadline = || deadline::given(metadata).map(|given| format!("{given:?}"));
+    tracing::trace!(method, deadline = deadline(), "request");
     let outcome = work.await;
     let took = begun.elapsed();
     let (code, name, message) = match &outcome {
@@ -43,7 +44,15 @@ pub(super) async fn observed<T>(
         Err(refusal) => (refusal.status.code(), refusal.name, refusal.status.message()),
     };
     metrics::grpc_request(method, code, name, took);
-    let (code, duration) = (metrics::grpc_code(code), format!("{took:?}"));
-    tracing::trace!(method, deadline, duration, code, message, "response");
+    let code = metrics::grpc_code(code);
+    let duration = || format!("{took:?}");
+    tracing::trace!(
+        method,
+        deadline = deadline(),
+        duration = duration(),
+        code,
+        message,
+        "response"
+    );
     outcome.map(Response::new).map_err(|refusal| refusal.status)
 }

@@ -48,23 +48,33 @@ impl Published {
 
     /// Whether this target has this content.
     pub(super) fn has(&self, target: &str, content: Content) -> bool {
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
-        targets.retain(|_, (_, at)| now.saturating_duration_since(*at) < REMEMBER);
-        targets.get(target).is_some_and(|(hash, _)| *hash == content.0)
+        targets.get(target).is_some_and(|(hash, at)| *hash == content.0 && is_known(*at, now))
     }
 
     /// The target's content was delivered.
     pub(super) fn delivered(&self, target: &str, content: Content) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        if targets.len() >= MAX_TARGETS && !targets.contains_key(target) {
+        let now = self.clock.now();
+        if let Some(known) = targets.get_mut(target) {
+            *known = (content.0, now);
+            return;
+        }
+        // Only when the table would grow: a Mount of a known target looks at no other.
+        targets.retain(|_, (_, at)| is_known(*at, now));
+        if targets.len() >= MAX_TARGETS {
             let oldest = targets.iter().min_by_key(|(_, (_, at))| *at);
             if let Some(oldest) = oldest.map(|(target, _)| target.clone()) {
                 targets.remove(&oldest);
             }
         }
-        targets.insert(target.to_owned(), (content.0, self.clock.now()));
+        targets.insert(target.to_owned(), (content.0, now));
     }
+}
+
+fn is_known(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < REMEMBER
 }
 
 #[cfg(test)]
@@ -81,7 +91,8 @@ mod tests {
         assert!(!published.has("/t", Content(2)) && !published.has("/u", Content(1)));
         clock.advance(REMEMBER);
         assert!(!published.has("/t", Content(1)));
-        assert!(published.targets.lock().unwrap().is_empty());
+        published.delivered("/u", Content(1));
+        assert_eq!(published.targets.lock().unwrap().len(), 1, "the old one is forgotten");
     }
 
     #[test]

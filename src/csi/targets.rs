@@ -6,11 +6,11 @@
 //! produce it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{Code, Error, Result};
 
@@ -26,10 +26,11 @@ type Running = Shared<BoxFuture<'static, Outcome>>;
 /// What runs or waits for a target: a number that tells it from its predecessors, the request, and
 /// the outcome to come.
 type Entry = (u64, Arc<Incoming>, Running);
+type Table = Arc<Mutex<HashMap<String, Entry>>>;
 
 #[derive(Clone)]
 pub(super) struct Targets {
-    running: Arc<Mutex<HashMap<String, Entry>>>,
+    running: Table,
     places: Arc<Semaphore>,
 }
 
@@ -43,19 +44,16 @@ impl Targets {
     /// The outcome of this request's task. `work` is called when no equal request runs.
     pub(super) fn start_or_join<F>(
         &self,
-        request: &Incoming,
+        request: &Arc<Incoming>,
         work: impl FnOnce(Arc<Incoming>) -> F,
     ) -> Running
     where
         F: Future<Output = Result<MountResponse>> + Send + 'static,
     {
-        let mut running = self.running.lock().unwrap_or_else(|e| e.into_inner());
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let before = running.get(&request.target_path);
-        // A finished one that was not forgotten yet is no running mount: whoever asks again after an
-        // answer wants a new one.
-        let joinable =
-            before.filter(|(_, other, outcome)| outcome.peek().is_none() && other.same_as(request));
-        if let Some((_, same, outcome)) = joinable {
+        // It is forgotten before it is answered: whoever asks again after an answer wants a new one.
+        if let Some((_, same, outcome)) = before.filter(|(_, other, _)| other.same_as(request)) {
             tracing::debug!(
                 target_path = same.target_path,
                 "joined the running mount of this target"
@@ -70,38 +68,49 @@ impl Targets {
             Some((number, _, outcome)) => (number + 1, Some(outcome.clone())),
             None => (0, None),
         };
-        let request = Arc::new(request.clone());
+        let (tell, told) = oneshot::channel();
+        let outcome = told.map(|told| {
+            told.unwrap_or_else(|_| {
+                Err(Error::new(Code::Internal, "a task of akvfs failed")
+                    .fix("this is a bug; the log names the place")
+                    .context(FAILED))
+            })
+        });
+        let outcome: Running = outcome.boxed().shared();
         let target = request.target_path.clone();
-        let work = work(request.clone());
-        let task = tokio::spawn(async move {
-            let _place = place;
+        running.insert(target.clone(), (number, request.clone(), outcome.clone()));
+        drop(running);
+        let (table, work) = (self.running.clone(), work(request.clone()));
+        let entry = Forgotten { table, target, number };
+        // A task of its own: it comes to its end although every caller may have gone.
+        tokio::spawn(async move {
+            // Dropped from the last to the first, also when the work panics.
+            let (_place, tell, entry) = (place, tell, entry);
             if let Some(previous) = previous {
                 // Only its end counts here, not its outcome.
                 let _ = previous.await;
             }
-            work.await
-        });
-        let outcome: Running = async move {
-            match task.await {
-                Ok(result) => result.map(Arc::new),
-                Err(_) => Err(Error::new(Code::Internal, "a task of akvfs failed")
-                    .fix("this is a bug; the log names the place")
-                    .context(FAILED)),
-            }
-        }
-        .boxed()
-        .shared();
-        running.insert(target.clone(), (number, request, outcome.clone()));
-        // Drives the task to its end although every caller may have gone, then forgets it.
-        let (table, driven) = (self.running.clone(), outcome.clone());
-        tokio::spawn(async move {
-            let _ = driven.await;
-            let mut table = table.lock().unwrap_or_else(|e| e.into_inner());
-            if table.get(&target).is_some_and(|(current, ..)| *current == number) {
-                table.remove(&target);
-            }
+            let outcome = work.await.map(Arc::new);
+            drop(entry);
+            let _ = tell.send(outcome);
         });
         outcome
+    }
+}
+
+/// Its target is forgotten when this is dropped, so when the task panics too.
+struct Forgotten {
+    table: Table,
+    target: String,
+    number: u64,
+}
+
+impl Drop for Forgotten {
+    fn drop(&mut self) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.get(&self.target).is_some_and(|(current, ..)| *current == self.number) {
+            table.remove(&self.target);
+        }
     }
 }
 
@@ -112,19 +121,19 @@ mod tests {
 
     use super::*;
 
-    fn request(target: &str, secrets: &str) -> Incoming {
-        Incoming::from(super::super::proto::MountRequest {
+    fn request(target: &str, secrets: &str) -> Arc<Incoming> {
+        Arc::new(Incoming::from(super::super::proto::MountRequest {
             target_path: target.to_owned(),
             secrets: secrets.to_owned(),
             ..Default::default()
-        })
+        }))
     }
 
     #[tokio::test]
     async fn equal_requests_join_and_different_ones_take_turns() {
         let (targets, calls) = (Targets::default(), Arc::new(AtomicUsize::new(0)));
         let active = Arc::new(AtomicUsize::new(0));
-        let start = |request: &Incoming| {
+        let start = |request: &Arc<Incoming>| {
             let (calls, active) = (calls.clone(), active.clone());
             targets.start_or_join(request, move |_| async move {
                 calls.fetch_add(1, Ordering::SeqCst);

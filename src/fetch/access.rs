@@ -1,6 +1,6 @@
 //! A claim bound to a vault: the real [`Origin`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
@@ -20,12 +20,14 @@ pub struct Access {
     vault: VaultRef,
     /// Who takes turns with whom, see [`Ask::group`].
     group: Arc<str>,
+    /// What [`Access::begun_with`] was given, until a vault does not accept it.
+    proved: Mutex<Option<Proof>>,
 }
 
 impl Access {
     /// Binds; nothing is requested yet.
     pub fn new(fetch: Fetch, claim: Claim, vault: VaultRef) -> Self {
-        Self { fetch, claim, vault, group: Arc::from("") }
+        Self { fetch, claim, vault, group: Arc::from(""), proved: Mutex::default() }
     }
 
     /// The same for a pod of this namespace.
@@ -33,6 +35,14 @@ impl Access {
     pub fn in_group(mut self, namespace: &str) -> Self {
         self.group = Arc::from(namespace);
         self
+    }
+
+    /// The same for one response: its objects are asked for with this proof, which [`Access::prove`] has
+    /// just given, and need not look it up again. Not for what lives longer: a proof is renewed by
+    /// those who look it up.
+    #[must_use]
+    pub fn begun_with(self, proof: Proof) -> Self {
+        Self { proved: Mutex::new(Some(proof)), ..self }
     }
 
     fn ask(&self, deadline: Instant) -> Ask {
@@ -69,6 +79,11 @@ impl Access {
         self.fetch.0.identities.prove_anew(claim, cloud, &scope, refused, deadline).await
     }
 
+    fn proved(&self) -> Option<Proof> {
+        let proved = self.proved.lock().unwrap_or_else(PoisonError::into_inner);
+        proved.clone().filter(Proof::is_live)
+    }
+
     /// Runs one request with a proof; once more when the vault's checked challenge asks for a token
     /// of another scope, or no longer accepts a token that was kept from earlier.
     async fn with_proof<T, F>(
@@ -80,7 +95,10 @@ impl Access {
     where
         F: Future<Output = Result<T>>,
     {
-        let proof = self.prove(kind, deadline).await?;
+        let proof = match self.proved() {
+            Some(proof) => proof,
+            None => self.prove(kind, deadline).await?,
+        };
         let error = match request(proof.clone()).await {
             Ok(value) => return Ok(value),
             Err(error) => error,
@@ -90,6 +108,8 @@ impl Access {
         } else if error.code() != Code::Unauthenticated {
             return Err(error);
         }
+        // The objects to come look up what the others got.
+        self.proved.lock().unwrap_or_else(PoisonError::into_inner).take();
         let another = self.prove_anew(kind, Some(&proof), deadline).await?;
         if another.same_as(&proof) {
             return Err(error);
