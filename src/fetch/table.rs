@@ -1,5 +1,8 @@
 //! Values by key: one request for many, and what they left behind.
 
+#[cfg(test)]
+mod tests;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -188,11 +191,12 @@ impl<V: Send + Sync + 'static> Table<V> {
         if self.entries.len() >= MAX_KEYS {
             self.evict(|evicted, _| evicted < MAX_KEYS / 8);
         }
-        let entry = self.entries.entry(key.clone()).or_insert_with(|| {
+        let new = || {
             let state = Mutex::new(State::new(self.clock.now()));
             Arc::new(Entry { state, used: AtomicU64::new(used) })
-        });
-        let entry = entry.clone();
+        };
+        // The map's lock is let go here: a sweep takes the two locks the other way round.
+        let entry = self.entries.entry(key.clone()).or_insert_with(new).value().clone();
         self.sweep_later();
         entry
     }

@@ -236,6 +236,23 @@ impl<'a> ProofKeyInput<'a> {
 }
 
 #[cfg(test)]
+impl Proof {
+    /// Of a client that nobody has asked about, for an hour.
+    pub(crate) fn unasked(client_id: &str, clock: &Clock) -> Self {
+        let identity = ProvenIdentity {
+            mode: Mode::Managed,
+            authority: String::new(),
+            tenant: String::new(),
+            client_id: client_id.to_owned(),
+            pod: None,
+        };
+        let expires = clock.wall() + Duration::from_secs(3600);
+        let token = Token { bearer: Secret::from("t"), expires };
+        Self::new(identity, None, "scope", token, clock)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
