@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::error::{Code, Error, Hop, Result};
 use crate::identity::Proof;
 use crate::patience::Patience;
+use crate::process;
 use crate::telemetry::metrics;
 use crate::vault::{Ask, Urgency};
 
@@ -254,6 +255,7 @@ impl<V: Send + Sync + 'static> Table<V> {
         });
         if self.entries.len() < before / 2 {
             self.entries.shrink_to_fit();
+            process::give_back_memory();
         }
         let mut sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
         *sweeping = !self.entries.is_empty();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result, printable};
 use crate::http::jitter;
+use crate::process;
 
 use super::flight::{Flight, Outcome};
 use super::inputs::Service;
@@ -176,6 +177,7 @@ impl Table {
         });
         if self.entries.capacity() > 4 * self.entries.len().max(16) {
             self.entries.shrink_to_fit();
+            process::give_back_memory();
         }
         !self.entries.is_empty()
     }
