@@ -65,9 +65,10 @@ impl Azure {
         self.dir.path().join(name)
     }
 
-    /// akvfs as a node would run it: only the CA is ours.
+    /// akvfs as a node would run it: only the CA is ours. `AKVFS_TEST_BINARY` names another build of it.
     pub fn akvfs(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(AKVFS);
+        let program = std::env::var_os("AKVFS_TEST_BINARY").unwrap_or_else(|| AKVFS.into());
+        let mut command = Command::new(program);
         command.args(args).env("SSL_CERT_FILE", self.path("ca.pem"));
         command
     }
@@ -95,15 +96,9 @@ impl Azure {
             "-v=5",
             "-log-format-json",
         ];
-        let child = self
-            .akvfs(&args)
-            .args(extra)
-            .stdout(canary::emitted("provider-stdout"))
-            .stderr(canary::emitted("provider-stderr"))
-            .spawn()
-            .unwrap();
-        eventually("the provider's socket", || socket.exists());
-        Provider { child, socket }
+        let mut command = self.akvfs(&args);
+        command.args(extra);
+        Provider::start(command, socket)
     }
 
     /// Attributes of the classic documentation's pod.
@@ -171,6 +166,23 @@ impl Azure {
 pub struct Provider {
     child: Child,
     pub socket: PathBuf,
+}
+
+impl Provider {
+    /// Starts a command that serves this socket.
+    pub fn start(mut command: Command, socket: PathBuf) -> Self {
+        let child = command
+            .stdout(canary::emitted("provider-stdout"))
+            .stderr(canary::emitted("provider-stderr"))
+            .spawn()
+            .unwrap();
+        eventually("the provider's socket", || socket.exists());
+        Self { child, socket }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Provider {

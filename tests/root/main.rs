@@ -22,5 +22,6 @@ mod proxy;
 #[path = "../support/relay.rs"]
 mod relay;
 mod separate;
+mod soak;
 mod tree;
 mod who;

@@ -18,7 +18,13 @@ use tokio::sync::watch;
 
 /// Names the test that a process was started for.
 pub const MARKER: &str = "AKVFS_ROOT_TEST";
+/// Of a test whose repetitions are those of CI.
 const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// How many times as often as in CI slow tests repeat: `AKVFS_TEST_SCALE`, 1 when it is not set.
+pub fn scale() -> usize {
+    std::env::var("AKVFS_TEST_SCALE").map_or(1, |scale| scale.parse().expect("AKVFS_TEST_SCALE"))
+}
 
 /// A test that runs in a mount namespace of its own, in a process of its own.
 macro_rules! root_test {
@@ -74,7 +80,8 @@ pub fn isolated(path: &str, namespaces: &[&str], body: impl FnOnce()) {
 /// Waits for a child, and says whether it succeeded. One that hangs in its own mount cannot even be
 /// killed: its connections are aborted first.
 fn guard(mut child: Child) -> bool {
-    let end = Instant::now() + WATCHDOG;
+    let patience = WATCHDOG * u32::try_from(scale()).unwrap();
+    let end = Instant::now() + patience;
     while Instant::now() < end {
         if let Some(status) = child.try_wait().unwrap() {
             return status.success();
@@ -93,7 +100,7 @@ fn guard(mut child: Child) -> bool {
     }
     let _ = child.kill();
     let _ = child.wait();
-    panic!("hung for {WATCHDOG:?}");
+    panic!("hung for {patience:?}");
 }
 
 /// Polls until it holds; fails the test when it does not within the watchdog's patience.

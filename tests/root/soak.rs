@@ -1,0 +1,202 @@
+//! Thousands of Mounts through the real provider, refused and good ones: memory, descriptors and
+//! threads return to where they were.
+//!
+//! Each round has a provider of its own. Some Mounts warm it up first, so that what stays for ever (the
+//! program's pages, the allocator's, one connection to each service) is there before the first look.
+//! Then come the Mounts that count, none equal to another, and then the round waits until what is kept
+//! for a while has gone: threads that idle (10 s), values (`--max-stale` here), proofs (with their
+//! tokens), and the sweepers that look for these each 30 s.
+//!
+//! Numbers are of CI; `AKVFS_TEST_SCALE` multiplies them. `scripts/soak` runs ten times as many, and
+//! prints the figures.
+
+mod figures;
+mod requests;
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use akvfs::csi::client;
+use akvfs::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
+use akvfs::emulator::WorkloadToken;
+use futures_util::{StreamExt, stream};
+
+use crate::azure::{Azure, Provider};
+use crate::canary;
+use crate::support::{run, scale};
+use figures::{Figures, Row};
+use requests::{Call, Expected, Pod, Strangers};
+
+/// Mounts under way.
+const AT_ONCE: usize = 32;
+/// What is kept for a while is gone by then: sweeps come each 30 s.
+const PATIENCE: Duration = Duration::from_secs(80);
+
+/// glibc raises this threshold when large blocks are freed, and keeps such blocks from then on: an
+/// allocator that learns cannot be compared with itself. This is what it begins with.
+const STEADY: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "131072");
+
+/// KiB that a round may leave, however many Mounts it has.
+const MOST: usize = 2048;
+
+/// One round: a provider, and how much it held when it was warm.
+struct Round<'a> {
+    azure: &'a Azure,
+    name: &'static str,
+    provider: Provider,
+    /// Before the first Mount.
+    threads: usize,
+}
+
+impl<'a> Round<'a> {
+    fn new(azure: &'a Azure, name: &'static str, flags: &[&str]) -> Self {
+        let socket = azure.path(&format!("{name}.sock"));
+        let endpoint = format!("--endpoint=unix://{}", socket.display());
+        let mut command = azure.akvfs(&[&endpoint, "--healthz-port=0", "--prometheus-port=0"]);
+        command.args(flags).envs([STEADY]);
+        let provider = Provider::start(command, socket);
+        let threads = Figures::of(provider.pid()).threads;
+        Self { azure, name, provider, threads }
+    }
+
+    /// Sends the Mounts of these numbers, and looks what comes of each.
+    fn mount(&self, numbers: Range<usize>, call: impl Fn(usize) -> Call) {
+        self.azure.runtime.block_on(async {
+            let channel = client::connect(self.provider.socket.clone()).await.unwrap();
+            let calls = stream::iter(numbers).map(|number| {
+                let (mut driver, call) =
+                    (CsiDriverProviderClient::new(channel.clone()), call(number));
+                async move {
+                    let outcome = driver.mount(call.request).await;
+                    call.expected.check(outcome.map(tonic::Response::into_inner));
+                }
+            });
+            calls.buffer_unordered(AT_ONCE).collect::<()>().await;
+        });
+    }
+
+    /// Warms up with the first Mounts, and then sends `count` others: in the end no more than `growth`
+    /// KiB of memory are there that were not there before, and never more than [`MOST`], and nothing else.
+    fn run(&self, warm: usize, count: usize, growth: usize, call: impl Fn(usize) -> Call) {
+        let (name, growth) = (self.name, growth.min(MOST));
+        self.mount(0..warm, &call);
+        let before = Figures::of(self.provider.pid());
+        let begun = Instant::now();
+        self.mount(warm..warm + count, &call);
+        let seconds = begun.elapsed().as_secs_f64();
+        let busy = Figures::of(self.provider.pid());
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let after = Figures::of(self.provider.pid());
+            let back = after.threads <= self.threads
+                && after.descriptors <= before.descriptors
+                && after.anonymous <= before.anonymous + growth;
+            if back {
+                return Row { round: name, mounts: count, seconds, before, after }.tell();
+            }
+            assert!(
+                Instant::now() < end,
+                "{name}: not as before after {PATIENCE:?}\nbefore: {before:?}, {} threads at the \
+                 start\nthen:   {busy:?}\nafter:  {after:?}\n{growth} KiB may stay",
+                self.threads
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// All of them at the same time in CI, since they wait most of the time; else one after the other.
+fn run_all(rounds: &[&(dyn Fn() + Sync)]) {
+    std::thread::scope(|scope| {
+        for round in rounds {
+            let running = scope.spawn(round);
+            if scale() > 1 {
+                running.join().unwrap();
+            }
+        }
+    });
+}
+
+network_test! {
+    fn thousands_of_mounts_leave_nothing_behind() {
+        let azure = Azure::new();
+        // Names that lead nowhere are to take no longer than they must: nobody answers there.
+        let resolver = azure.path("resolv.conf");
+        std::fs::write(&resolver, "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n").unwrap();
+        run("mount", &["--bind", resolver.to_str().unwrap(), "/etc/resolv.conf"]);
+        // Proofs end in three quarters of that.
+        azure.emulator.control().set_token_lifetime(Duration::from_secs(12));
+        let strangers = Strangers::new(&azure);
+        run_all(&[
+            &|| refused(&azure, &strangers),
+            &|| good(&azure),
+            &|| identities(&azure),
+            &|| classes(&azure),
+        ]);
+    }
+}
+
+fn refused(azure: &Azure, strangers: &Strangers<'_>) {
+    let count = 1_000 * scale();
+    // Less than if each left 1 KiB.
+    let growth = count * 3 / 4;
+    Round::new(azure, "refused", &[]).run(1_000, count, growth, |number| strangers.call(number));
+}
+
+fn good(azure: &Azure) {
+    let (id, secret) = azure.emulator.service_principal();
+    let secret = secret.expose_str().unwrap();
+    let count = 1_000 * scale();
+    let growth = count * 3 / 4;
+    Round::new(azure, "good", &["--max-stale=5s"]).run(1_000, count, growth, |number| {
+        Pod::new(azure, number, ["secret1".to_owned()])
+            .principal(id, secret)
+            .call(Expected::Files(1, azure.value.clone()))
+    });
+}
+
+fn identities(azure: &Azure) {
+    let secret = canary::value("client-secret");
+    let token = azure.emulator.workload_token(&WorkloadToken::default()).unwrap();
+    canary::note("service account token", token.expose());
+    let token = token.expose_str().unwrap();
+    // They take no time, and fewer could not be told from chance. Each is 2 KiB: a token, a value.
+    let (warm, count) = (500, (100 * scale()).max(1_000));
+    let growth = count * 3 / 2;
+    for number in 0..warm + count {
+        let secret = format!("{secret}/{number}").into();
+        let client = requests::client(number);
+        azure.emulator.control().add_client(&client, Some(secret), &[("default", "app")]);
+    }
+    Round::new(azure, "identities", &["--max-stale=5s"]).run(warm, count, growth, |number| {
+        let mut pod = Pod::new(azure, number, ["secret1".to_owned()]);
+        let client = requests::client(number);
+        match number % 2 {
+            0 => pod.principal(&client, &format!("{secret}/{number}")),
+            _ => pod.workload(&client, token),
+        };
+        pod.call(Expected::Files(1, azure.value.clone()))
+    });
+}
+
+/// Objects of one class.
+const OBJECTS: usize = 500;
+
+fn classes(azure: &Azure) {
+    let (id, secret) = azure.emulator.service_principal();
+    let secret = secret.expose_str().unwrap();
+    let value = canary::value("many");
+    let name = |class: usize, object: usize| format!("class-{class}-{object}");
+    let (warm, count) = (2, 20 * scale());
+    for class in 0..warm + count {
+        for object in 0..OBJECTS {
+            let (name, control) = (name(class, object), azure.emulator.control());
+            control.set_secret("akvfs-dev", &name, format!("{value}/{name}")).unwrap();
+        }
+    }
+    Round::new(azure, "classes", &["--max-stale=5s"]).run(warm, count, MOST, |class| {
+        let last = format!("{value}/{}", name(class, OBJECTS - 1));
+        let names = (0..OBJECTS).map(|object| name(class, object));
+        Pod::new(azure, class, names).principal(id, secret).call(Expected::Files(OBJECTS, last))
+    });
+}
