@@ -16,7 +16,7 @@ use prost::Message;
 use serde::Deserialize;
 
 use super::proto::{File, MountRequest, MountResponse, ObjectVersion};
-use super::published::Published;
+use super::published::{Publish, Published};
 use super::slots::Slots;
 
 /// The outer wrap of every failure after decoding; users grep for it.
@@ -149,6 +149,12 @@ impl Mounter {
         tracing::debug!(pod, vault = %spec.vault, objects = objects.len(), "mounting");
         let vault = VaultRef { cloud: spec.cloud, name: spec.vault };
         let url = vault.url();
+        let access = Access::new(self.fetch.clone(), spec.identity, vault).in_group(&namespace);
+        let Some(first) = objects.first() else { return Ok(MountResponse::default()) };
+        // Once, before the objects: a refused identity is one token request, not one for each.
+        let proof = access.prove(first.kind, deadline).await;
+        let proof = proof.map_err(|error| error.context(first.error_prefix()))?;
+        // Whoever waits for a token service holds no slot.
         let slot =
             tokio::time::timeout_at(deadline.into(), self.slots.enter(&namespace, &url)).await;
         let _slot = slot.unwrap_or_else(|_| {
@@ -158,18 +164,13 @@ impl Mounter {
             )
             .fix("check the vault's health"))
         })?;
-        let access = Access::new(self.fetch.clone(), spec.identity, vault).in_group(&namespace);
-        let Some(first) = objects.first() else { return Ok(MountResponse::default()) };
-        // Once, before the objects: a refused identity is one token request, not one for each.
-        let proof = access.prove(first.kind, deadline).await;
-        let proof = proof.map_err(|error| error.context(first.error_prefix()))?;
         let content = self.published.content(proof.identity(), &url, &objects);
-        let demand = match self.published.has(target, content) {
-            true => {
+        let demand = match self.published.begin(target, content) {
+            Publish::Again => {
                 Demand { freshness: Freshness::Refresh, max_stale: max_stale.shown, since: None }
             }
-            false => {
-                Demand { freshness: Freshness::First, max_stale: max_stale.first, since: None }
+            Publish::First(since) => {
+                Demand { freshness: Freshness::First, max_stale: max_stale.first, since }
             }
         };
         let (access, room) = (access.begun_with(proof), &self.room);

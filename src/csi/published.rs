@@ -18,6 +18,8 @@ use crate::identity::ProvenIdentity;
 /// Most targets remembered; the one that was published longest ago goes first. A node has some
 /// hundred pods.
 const MAX_TARGETS: usize = 4096;
+/// A first publish that fails for longer begins anew.
+const RETRIES: Duration = Duration::from_secs(600);
 /// The driver looks for rotations every few minutes, if at all.
 const REMEMBER: Duration = Duration::from_secs(24 * 3600);
 
@@ -25,11 +27,28 @@ pub(super) struct Published {
     clock: Clock,
     /// Differs from process to process, so nobody can make two mounts look alike.
     hasher: RandomState,
-    targets: Mutex<HashMap<String, (u64, Instant)>>,
+    targets: Mutex<HashMap<String, Target>>,
+}
+
+struct Target {
+    content: Content,
+    delivered: bool,
+    /// When it was delivered; else when it was asked for first.
+    at: Instant,
+}
+
+/// Which publish of its target a Mount is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Publish {
+    /// The first one. If others of it have failed, since when it is tried: what was asked for since then
+    /// need not be asked for again.
+    First(Option<Instant>),
+    /// A later one: the target has its files.
+    Again,
 }
 
 /// What a Mount asks for, in short.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Content(u64);
 
 impl Published {
@@ -46,35 +65,42 @@ impl Published {
         Content(self.hasher.hash_one((identity, vault, objects)))
     }
 
-    /// Whether this target has this content.
-    pub(super) fn has(&self, target: &str, content: Content) -> bool {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What a Mount of this content is for this target. To be told when it has succeeded.
+    pub(super) fn begin(&self, target: &str, content: Content) -> Publish {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
-        targets.get(target).is_some_and(|(hash, at)| *hash == content.0 && is_known(*at, now))
+        let new = Target { content, delivered: false, at: now };
+        let Some(known) = targets.get_mut(target) else {
+            // Only when the table would grow: a Mount of a known target looks at no other.
+            targets.retain(|_, known| now.saturating_duration_since(known.at) < REMEMBER);
+            if targets.len() >= MAX_TARGETS {
+                let oldest = targets.iter().min_by_key(|(_, known)| known.at);
+                if let Some(oldest) = oldest.map(|(target, _)| target.clone()) {
+                    targets.remove(&oldest);
+                }
+            }
+            targets.insert(target.to_owned(), new);
+            return Publish::First(None);
+        };
+        let age = now.saturating_duration_since(known.at);
+        match known.delivered {
+            true if known.content == content && age < REMEMBER => Publish::Again,
+            false if known.content == content && age < RETRIES => Publish::First(Some(known.at)),
+            _ => {
+                *known = new;
+                Publish::First(None)
+            }
+        }
     }
 
     /// The target's content was delivered.
     pub(super) fn delivered(&self, target: &str, content: Content) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.clock.now();
+        // Else so many others have begun meanwhile that it was forgotten.
         if let Some(known) = targets.get_mut(target) {
-            *known = (content.0, now);
-            return;
+            *known = Target { content, delivered: true, at: self.clock.now() };
         }
-        // Only when the table would grow: a Mount of a known target looks at no other.
-        targets.retain(|_, (_, at)| is_known(*at, now));
-        if targets.len() >= MAX_TARGETS {
-            let oldest = targets.iter().min_by_key(|(_, (_, at))| *at);
-            if let Some(oldest) = oldest.map(|(target, _)| target.clone()) {
-                targets.remove(&oldest);
-            }
-        }
-        targets.insert(target.to_owned(), (content.0, now));
     }
-}
-
-fn is_known(at: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(at) < REMEMBER
 }
 
 #[cfg(test)]
@@ -85,23 +111,43 @@ mod tests {
     fn only_the_very_same_is_known_and_not_for_ever() {
         let clock = Clock::adjustable();
         let published = Published::new(clock.clone());
-        assert!(!published.has("/t", Content(1)));
+        assert_eq!(published.begin("/t", Content(1)), Publish::First(None));
         published.delivered("/t", Content(1));
-        assert!(published.has("/t", Content(1)));
-        assert!(!published.has("/t", Content(2)) && !published.has("/u", Content(1)));
+        assert_eq!(published.begin("/t", Content(1)), Publish::Again);
+        assert_eq!(published.begin("/u", Content(1)), Publish::First(None));
         clock.advance(REMEMBER);
-        assert!(!published.has("/t", Content(1)));
-        published.delivered("/u", Content(1));
-        assert_eq!(published.targets.lock().unwrap().len(), 1, "the old one is forgotten");
+        assert_eq!(published.begin("/t", Content(1)), Publish::First(None));
+        published.delivered("/t", Content(1));
+        assert_eq!(published.begin("/t", Content(2)), Publish::First(None));
+        assert_eq!(published.begin("/new", Content(1)), Publish::First(None));
+        assert_eq!(published.targets.lock().unwrap().len(), 2, "the old one is forgotten");
+    }
+
+    #[test]
+    fn a_first_publish_that_failed_goes_on_where_it_ended() {
+        let clock = Clock::adjustable();
+        let published = Published::new(clock.clone());
+        let begun = clock.now();
+        published.begin("/t", Content(1));
+        clock.advance(Duration::from_secs(60));
+        let Publish::First(Some(since)) = published.begin("/t", Content(1)) else { panic!() };
+        assert!(since >= begun && since < begun + Duration::from_secs(30));
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(published.begin("/t", Content(1)), Publish::First(Some(since)));
+        assert_eq!(published.begin("/t", Content(2)), Publish::First(None), "something else");
+        clock.advance(RETRIES);
+        assert_eq!(published.begin("/t", Content(2)), Publish::First(None), "not for ever");
     }
 
     #[test]
     fn the_table_is_bounded_and_drops_the_oldest() {
         let published = Published::new(Clock::system());
         for number in 0..=MAX_TARGETS {
+            published.begin(&number.to_string(), Content(7));
             published.delivered(&number.to_string(), Content(7));
         }
         assert_eq!(published.targets.lock().unwrap().len(), MAX_TARGETS);
-        assert!(!published.has("0", Content(7)) && published.has("1", Content(7)));
+        assert_eq!(published.begin("1", Content(7)), Publish::Again);
+        assert_eq!(published.begin("0", Content(7)), Publish::First(None));
     }
 }

@@ -344,3 +344,25 @@ async fn a_revocation_is_noticed_within_twice_the_age_and_a_second_look() {
         }
     }
 }
+
+/// A vault that cannot give everything within one try gives the rest to the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_mount_that_failed_goes_on_where_it_ended() {
+    let world = World::start(seeds::many(10)).await;
+    let entries: Vec<String> = (0..10).map(|n| secret(&seeds::nth(n))).collect();
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    let call = world.call(&entries);
+    let last = vault().path(&format!("/secrets/{}/", seeds::nth(9)));
+    world.control.always(last, Trouble::Status(503));
+    assert!(world.mount(&call).await.is_err());
+    world.control.clear_faults();
+    world.control.reset_log();
+    // kubelet's next try, a minute later: nine values are older than a new pod's may be.
+    world.clock.advance(60 * SECOND);
+    assert_eq!(world.mount(&call).await.unwrap().files.len(), 10);
+    assert_eq!(asked(&world), 1);
+    // Another pod that starts now is another matter.
+    let other = pods(&call, 1).remove(0);
+    world.mount(&other).await.unwrap();
+    assert_eq!(asked(&world), 10);
+}
