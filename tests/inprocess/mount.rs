@@ -99,6 +99,23 @@ async fn a_hundred_objects_are_fetched_side_by_side_with_one_token() {
     assert!(counters.most_in_flight >= 16, "{}", counters.most_in_flight);
 }
 
+/// Only what is on the way when the vault says no carries the refused token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_refused_is_replaced_for_all_objects_to_come() {
+    let world = World::start(seeds::many(100)).await;
+    let entries: Vec<String> = (0..100).map(|n| secret(&seeds::nth(n))).collect();
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    let call = world.call(&entries);
+    world.mount(&call).await.unwrap();
+    world.later();
+    world.control.revoke_tokens(world.emulator.service_principal().0).unwrap();
+    world.control.reset_log();
+    assert_eq!(world.mount(&call).await.unwrap().files.len(), 100);
+    let counters = world.control.counters();
+    assert_eq!(counters.token_requests, 1);
+    assert!((101..=150).contains(&counters.vault_requests), "{}", counters.vault_requests);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_client_secret_is_tried_once_for_all_objects() {
     let world = World::start(seeds::many(50)).await;
