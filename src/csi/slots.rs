@@ -80,6 +80,8 @@ impl Slots {
 
 impl State {
     fn next(&mut self) -> Option<Waiter> {
+        // Those who have left; else each gives its slot back within another's giving back.
+        self.waiting.retain(|waiter| !waiter.granted.is_closed());
         if self.working >= ALL {
             return None;
         }
@@ -120,6 +122,8 @@ impl Drop for Slot {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::FutureExt;
+
     use super::*;
 
     async fn now(slots: &Slots, namespace: &str, vault: &str) -> Option<Slot> {
@@ -156,6 +160,22 @@ mod tests {
         drop(held);
         let state = slots.state();
         assert_eq!(state.working + state.vaults.len() + state.namespaces.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn those_who_left_are_forgotten_and_cost_nothing() {
+        let slots = Slots::default();
+        let mut held = Vec::new();
+        for _ in 0..PER_VAULT {
+            held.push(slots.enter("a", "hangs").await.unwrap());
+        }
+        for _ in 0..10_000 {
+            assert!(slots.enter("a", "hangs").now_or_never().is_none());
+        }
+        assert_eq!(slots.state().waiting.len(), 1, "each makes room for the next");
+        drop(held.pop());
+        assert_eq!(slots.state().waiting.len(), 0);
+        assert!(now(&slots, "a", "hangs").await.is_some());
     }
 
     #[tokio::test]
