@@ -1,5 +1,8 @@
 //! What is known of one value key, and what follows from it. Pure: times and outcomes go in.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +41,8 @@ struct Good<V> {
 /// The vault's last word, if that is no.
 struct Refusal {
     first: Instant,
+    /// When it was asked for last, and when that was answered.
+    asked: Instant,
     at: Instant,
     error: Error,
 }
@@ -183,10 +188,12 @@ impl<V> State<V> {
         } else {
             self.flight = None;
         }
+        // A slow answer to an old question does not replace a newer one.
+        let newest = self.good.as_ref().is_none_or(|good| good.asked <= asked)
+            && self.refusal.as_ref().is_none_or(|refusal| refusal.asked <= asked);
         match outcome {
             Ok(value) => {
-                // A slow answer to an old question does not replace a newer one.
-                if self.good.as_ref().is_none_or(|good| good.asked <= asked) {
+                if newest {
                     // Without room it is not kept.
                     self.good = held.map(|held| Good { value: value.clone(), asked, _held: held });
                     self.refusal = None;
@@ -197,9 +204,10 @@ impl<V> State<V> {
                 }
                 Landed::Done
             }
+            Err(error) if is_refusal(error) && !newest => Landed::Done,
             Err(error) if is_refusal(error) => {
                 let first = self.refusal.as_ref().map_or(asked, |refusal| refusal.first);
-                self.refusal = Some(Refusal { first, at: now, error: error.clone() });
+                self.refusal = Some(Refusal { first, asked, at: now, error: error.clone() });
                 if self.good.is_some() && asked.saturating_duration_since(first) < CONFIRM {
                     return match self.confirming {
                         None => Landed::Confirm,
