@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Go's longest, some 292 years. Times are added to such durations, which have an end too.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX as u64);
+
 /// Go's duration syntax, as far as flags use it: `5s`, `500ms`, `1m30s`, `0.5s`.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let invalid = || "expected a duration such as 5s, 500ms or 1m30s".to_owned();
@@ -24,8 +27,21 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
             _ => return Err(invalid()),
         };
         let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| invalid())?;
-        total = total.checked_add(part).ok_or_else(invalid)?;
+        total = total.checked_add(part).filter(|sum| *sum <= LONGEST).ok_or_else(invalid)?;
         rest = tail;
     }
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_longer_than_gos_longest_is_no_duration() {
+        assert_eq!(parse("2562047h"), Ok(Duration::from_secs(2_562_047 * 3600)));
+        for text in ["2562048h", "5000000000000000h", "2562047h48m"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
 }
