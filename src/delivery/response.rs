@@ -6,6 +6,7 @@ use std::time::Instant;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::budget::{self, Reserved};
 use crate::class::ObjectSpec;
 use crate::error::{Code, Error, Result};
 use crate::fetch::{Demand, Origin};
@@ -43,14 +44,27 @@ pub struct Delivered {
 /// Room for the responses that are being made, in KiB of values. A response is three times in memory for
 /// a moment: rendered, as a message, and on the wire.
 #[derive(Clone)]
-pub struct Room(Arc<Semaphore>);
+pub struct Room {
+    kib: Arc<Semaphore>,
+    /// For one of those that hold values already and find no room for more: if all of them waited, each
+    /// would wait for the others until the end of its time.
+    beyond: Arc<Semaphore>,
+}
+
+/// What a Mount holds its values by.
+enum Share {
+    Counted(#[allow(dead_code)] Reserved),
+    /// Nothing more of it is counted; it is one Mount at a time, and its size is bounded.
+    Beyond(#[allow(dead_code)] OwnedSemaphorePermit),
+}
 
 /// What all responses together may take, in KiB of values.
 const ROOM: u32 = 8 * 1024;
 
 impl Default for Room {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM as usize)))
+        let (kib, beyond) = (Semaphore::new(ROOM as usize), Semaphore::new(1));
+        Self { kib: Arc::new(kib), beyond: Arc::new(beyond) }
     }
 }
 
@@ -61,11 +75,28 @@ impl Room {
     /// Waits until there is room for so many bytes. A response larger than all of it has it alone.
     async fn place(&self, bytes: usize, deadline: Instant) -> Result<Place> {
         let kib = u32::try_from(bytes / 1024).unwrap_or(ROOM).saturating_add(1).min(ROOM);
-        let place = self.0.clone().acquire_many_owned(kib);
+        let place = self.kib.clone().acquire_many_owned(kib);
         match tokio::time::timeout_at(deadline.into(), place).await {
             Ok(Ok(permit)) => Ok(Place(permit)),
             _ => Err(Error::new(Code::TimedOut, "too many large responses are being made")
                 .fix("mount large classes of fewer pods at the same time")),
+        }
+    }
+
+    /// Waits for `bytes` of the process's budget, or to be the one that needs none.
+    async fn share(
+        &self,
+        process: &Arc<budget::Budget>,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<Share> {
+        if let Ok(reserved) = process.reserve(bytes) {
+            return Ok(Share::Counted(reserved));
+        }
+        tokio::select! {
+            biased;
+            Ok(permit) = self.beyond.clone().acquire_owned() => Ok(Share::Beyond(permit)),
+            reserved = process.reserve_by(bytes, deadline) => reserved.map(Share::Counted),
         }
     }
 }
@@ -113,7 +144,7 @@ pub async fn respond(
         })
         .buffered(IN_FLIGHT);
     let mut fetched: Vec<Result<Fetched>> = Vec::new();
-    let (mut held, mut bytes) = (Vec::new(), 0_usize);
+    let (mut held, mut bytes): (Vec<Share>, _) = (Vec::new(), 0_usize);
     while let Some(result) = fetches.next().await {
         let size = result.as_ref().map_or(0, |(_, version)| version.size());
         bytes = bytes.saturating_add(size);
@@ -122,8 +153,9 @@ pub async fn respond(
             return Err(too_large(options.max_bytes));
         }
         // What an ordinary pod holds is always granted, whatever the others do.
-        if let Some(process) = process.as_ref().filter(|_| bytes > SMALL) {
-            held.push(process.reserve_by(size, deadline).await?);
+        let counts = bytes > SMALL && !matches!(held.last(), Some(Share::Beyond(_)));
+        if let Some(process) = process.as_ref().filter(|_| counts) {
+            held.push(room.share(process, size, deadline).await?);
         }
         fetched.push(result);
     }
@@ -193,7 +225,94 @@ impl Budget {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
+    use crate::class::{Encoding, FilePath, Format, ObjectKind, ObjectName, Version};
+    use crate::fetch::ObjectRef;
+    use crate::secret::Secret;
+    use crate::vault::{Body, ListedVersion};
+
     use super::*;
+
+    /// Gives values of so many bytes that two of them leave no room.
+    struct Large(Arc<budget::Budget>);
+
+    const LARGE: usize = 70 * 1024;
+
+    impl Origin for Large {
+        fn budget(&self) -> Option<Arc<budget::Budget>> {
+            Some(self.0.clone())
+        }
+
+        fn get(
+            &self,
+            object: ObjectRef,
+            _: Demand,
+            _: Instant,
+        ) -> BoxFuture<'_, Result<Arc<ObjectVersion>>> {
+            let value = Secret::from("x".repeat(LARGE));
+            let found = ObjectVersion {
+                kind: object.kind,
+                name: object.name.to_string(),
+                version: "v".to_owned(),
+                created: None,
+                expires: None,
+                not_before: None,
+                body: Body::Secret { value, content_type: None, kid: None },
+            };
+            async {
+                tokio::task::yield_now().await;
+                Ok(Arc::new(found))
+            }
+            .boxed()
+        }
+
+        fn list(&self, _: ObjectKind, _: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+
+        fn versions(
+            &self,
+            _: ObjectKind,
+            _: ObjectName,
+            _: Demand,
+            _: Instant,
+        ) -> BoxFuture<'_, Result<Arc<Vec<ListedVersion>>>> {
+            async { Ok(Arc::default()) }.boxed()
+        }
+    }
+
+    fn object(name: &str) -> ObjectSpec {
+        ObjectSpec {
+            index: 0,
+            kind: ObjectKind::Secret,
+            name: ObjectName::parse(name).unwrap(),
+            version: Version::Latest,
+            history: 1,
+            position: None,
+            path: FilePath::parse(name).unwrap(),
+            format: Format::default(),
+            encoding: Encoding::Utf8,
+            mode: 0o644,
+        }
+    }
+
+    #[tokio::test]
+    async fn responses_that_hold_a_part_of_all_room_do_not_wait_for_each_other() {
+        let budget = budget::Budget::new(3 * LARGE);
+        let (origin, room) = (Arc::new(Large(budget.clone())), Room::default());
+        let options = Options { render: render::Options::default(), max_bytes: 4 << 20 };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let responses = (0..4).map(|_| {
+            let objects = ["a", "b", "c"].map(object).to_vec();
+            respond(origin.clone(), objects, options, &room, Demand::FIRST, deadline)
+        });
+        for response in futures_util::future::join_all(responses).await {
+            assert_eq!(response.unwrap().0.len(), 3);
+        }
+        assert_eq!(budget.used(), 0);
+    }
 
     #[tokio::test]
     async fn large_responses_take_turns_and_none_is_too_large_to_get_one() {
