@@ -17,7 +17,7 @@ pub struct Patience {
     /// Until when the request does nothing, and why.
     pause: watch::Sender<Option<(Instant, Error)>>,
     /// When the try was sent that was answered last, by the clock that ages are measured with.
-    sent: Mutex<Option<Instant>>,
+    asked: Mutex<Option<Instant>>,
 }
 
 impl Patience {
@@ -26,7 +26,7 @@ impl Patience {
         Self {
             deadline: watch::Sender::new(deadline),
             pause: watch::Sender::new(None),
-            sent: Mutex::new(None),
+            asked: Mutex::new(None),
         }
     }
 
@@ -68,14 +68,15 @@ impl Patience {
         self.pause.send_if_modified(|pause| pause.take().is_some());
     }
 
-    /// A try that was sent then is answered: what the answer says is as old as that.
+    /// There is an answer to a try that was sent then; it is as old as that. With several tries under
+    /// way the oldest may be the one that is answered.
     pub fn answered(&self, sent: Instant) {
-        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
     }
 
-    /// When the try was sent that was answered last.
-    pub fn sent(&self) -> Option<Instant> {
-        *self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    /// When the last answer was asked for.
+    pub fn asked(&self) -> Option<Instant> {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For a caller who waits until `deadline`: resolves, with the reason, as soon as it is known that

@@ -180,15 +180,16 @@ impl Vault {
         ask: &Ask,
     ) -> Result<Vec<T>> {
         let mut items = Vec::new();
-        let (mut next, mut sent) = (Some(first.to_owned()), None);
+        let mut next = Some(first.to_owned());
+        let mut asked = None;
         for _ in 0..MAX_PAGES {
-            let Some(url) = next else { return Ok(items) };
+            let Some(url) = next else {
+                // The whole is as old as its first page.
+                asked.inspect(|asked| ask.patience.answered(*asked));
+                return Ok(items);
+            };
             let answer = self.authorized(proof, vault, Asked::List, &url, ask).await?;
-            // A list is as old as its first page.
-            let oldest = *sent.get_or_insert(ask.patience.sent());
-            if let Some(oldest) = oldest {
-                ask.patience.answered(oldest);
-            }
+            asked = asked.or(ask.patience.asked());
             let page = read(&answer)?;
             items.extend(page.items);
             if items.len() > max_items {
@@ -229,7 +230,6 @@ impl Vault {
         let attempt = |limit| async move {
             let sent = clock.now();
             let answer = self.request(url, Some(proof), max_body, limit).await?;
-            // Of several tries under way it may be an older one that is answered.
             ask.patience.answered(sent);
             match answer.status {
                 200 => Ok(answer),

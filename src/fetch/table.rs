@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use crate::budget::{Budget, Reserved};
 use crate::clock::Clock;
@@ -32,6 +33,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 const SWEEP: Duration = Duration::from_secs(30);
 /// A request's answer until it is there, and whatever else a key costs.
 const OVERHEAD: usize = 1024;
+/// Most requests that run: all objects of the Mounts that work fit, and trees beside them.
+const MAX_RUNNING: usize = 8192;
 /// How long a second look at a refusal may take.
 const SECOND_LOOK: Duration = Duration::from_secs(30);
 /// How long somebody who has a value waits for a newer one.
@@ -61,6 +64,8 @@ pub(super) struct Table<V> {
     /// Bytes of a value.
     size: fn(&V) -> usize,
     sweeping: Mutex<bool>,
+    /// Places for requests that run.
+    running: Semaphore,
 }
 
 struct Entry<V> {
@@ -85,7 +90,8 @@ impl<V: Send + Sync + 'static> Table<V> {
         size: fn(&V) -> usize,
     ) -> Arc<Self> {
         let (entries, sweeping) = (DashMap::new(), Mutex::new(false));
-        Arc::new(Self { entries, clock, ages, budget, size, sweeping })
+        let running = Semaphore::new(MAX_RUNNING);
+        Arc::new(Self { entries, clock, ages, budget, size, sweeping, running })
     }
 
     /// The value, as the wish's demand wants it, by its deadline.
@@ -98,6 +104,14 @@ impl<V: Send + Sync + 'static> Table<V> {
             return Err(Error::new(Code::Unauthenticated, "the proof of this identity has ended"));
         }
         let entry = self.entry(&wish.key);
+        let came = self.clock.now();
+        let max_age = match wish.demand.freshness {
+            Freshness::First => self.ages.first,
+            Freshness::Refresh => self.ages.refresh,
+            Freshness::Now => Duration::ZERO,
+        };
+        // With a slow vault a request that runs may have been sent long ago.
+        let too_old = |asked| came.saturating_duration_since(asked) > max_age;
         for turn in 1.. {
             let now = self.clock.now();
             let step = {
@@ -130,6 +144,9 @@ impl<V: Send + Sync + 'static> Table<V> {
             let until = patience.min(wish.deadline);
             let (error, ended) = tokio::select! {
                 outcome = flight.outcome.clone() => match outcome {
+                    Ok(_) if !started
+                        && turn < TURNS
+                        && flight.patience.asked().is_some_and(too_old) => continue,
                     Ok(value) => {
                         metrics::value_given(if started { "asked" } else { "joined" });
                         return Ok(value);
@@ -290,8 +307,10 @@ impl<V: Send + Sync + 'static> Takeoff<V> {
         let begun = clock.now();
         let patience = &self.ask.patience;
         let work = async {
-            // Requests that run hold memory too, so their number is bounded by it.
-            let _running = self.table.budget.reserve(OVERHEAD)?;
+            let _running = self.table.running.try_acquire().map_err(|_| crowded())?;
+            // Requests that run hold memory too. But whoever waits for memory waits for some of them, and
+            // what an ordinary pod holds is granted whatever the others do: none is refused for that.
+            let _counted = self.table.budget.reserve(OVERHEAD).ok();
             tokio::select! {
                 outcome = (self.request)(self.proof.clone(), self.ask.clone()) => outcome,
                 () = patience.ended() => Err(late(&self.key).hurried()),
@@ -304,7 +323,7 @@ impl<V: Send + Sync + 'static> Takeoff<V> {
             let size = (self.table.size)(value).saturating_add(OVERHEAD);
             self.table.budget.reserve(size).ok()
         });
-        let asked = patience.sent().unwrap_or(begun);
+        let asked = patience.asked().unwrap_or(begun);
         self.land(asked, &outcome, held, second);
         outcome
     }
@@ -340,6 +359,10 @@ fn late(key: &ValueKey) -> Error {
     Error::new(Code::TimedOut, format!("{key}: no answer before the deadline"))
         .at(Hop::Vault)
         .fix("check the vault's health and that the node may reach it")
+}
+
+fn crowded() -> Error {
+    Error::new(Code::TooLarge, format!("more than {MAX_RUNNING} requests to vaults run"))
 }
 
 fn broken() -> Error {

@@ -93,6 +93,20 @@ async fn a_changed_class_is_a_first_publish() {
     assert_eq!(asked(&world), 3);
 }
 
+/// A vault that hangs is asked a second time, and then answers what it was asked first.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_as_old_as_the_try_that_it_answers() {
+    let world = World::start(seeds::one()).await;
+    world.control.always(vault(), Trouble::Delay(Duration::from_millis(2500)));
+    let pods = pods(&world.call(&[&secret(ONE)]), 2);
+    world.mount(&pods[0]).await.unwrap();
+    assert_eq!(asked(&world), 2);
+    world.control.clear_faults();
+    world.clock.advance(Duration::from_millis(3500));
+    world.mount(&pods[1]).await.unwrap();
+    assert_eq!(asked(&world), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_leaves_fails_nobody_who_joined() {
     let world = World::start(seeds::one()).await;

@@ -19,6 +19,67 @@ fn key(proof: &Proof, name: &str) -> ValueKey {
     ValueKey { identity: proof.identity().clone(), vault: "https://v".to_owned(), object }
 }
 
+/// Somebody who has a minute asks; each request is `work`.
+async fn ask<F>(
+    table: &Arc<Text>,
+    demand: Demand,
+    proof: &Proof,
+    work: impl Fn(Ask) -> F + Clone + Send + Sync + 'static,
+) -> Result<Arc<String>>
+where
+    F: Future<Output = Result<String>> + Send + 'static,
+{
+    let (key, group, deadline) = (key(proof, "s"), &Arc::from(""), Instant::now() + MINUTE);
+    let wish = Wish { key, proof, demand, group, deadline, trouble: &|_| None };
+    let request = || -> Request<String> {
+        let work = work.clone();
+        Arc::new(move |_, ask| work(ask).boxed())
+    };
+    table.get(wish, request).await
+}
+
+#[tokio::test]
+async fn a_value_is_fetched_although_no_room_is_left() {
+    let clock = Clock::system();
+    let (table, proof) = (table(&clock, 10), Proof::unasked("c", &clock));
+    let value = ask(&table, Demand::FIRST, &proof, |_| async { Ok("v".to_owned()) }).await;
+    assert_eq!(*value.unwrap(), "v");
+}
+
+#[tokio::test]
+async fn whoever_starts_is_not_given_the_answer_to_a_question_that_was_old_already() {
+    let clock = Clock::adjustable();
+    let (table, proof) = (table(&clock, 1 << 20), Proof::unasked("c", &clock));
+    let (sent, answers) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
+    let work = {
+        let (clock, sent, answers) = (clock.clone(), sent.clone(), answers.clone());
+        move |ask: Ask| {
+            let number = sent.fetch_add(1, Ordering::SeqCst) + 1;
+            let (asked, answers) = (clock.now(), answers.clone());
+            async move {
+                answers.acquire().await.unwrap().forget();
+                ask.patience.answered(asked);
+                Ok(number.to_string())
+            }
+        }
+    };
+    let rotated_later = async {
+        while sent.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        clock.advance(Duration::from_secs(10));
+        let joins = ask(&table, Demand::FIRST, &proof, work.clone());
+        let answer = async {
+            tokio::task::yield_now().await;
+            answers.add_permits(2);
+        };
+        tokio::join!(joins, answer).0
+    };
+    let (first, later) =
+        tokio::join!(ask(&table, Demand::FIRST, &proof, work.clone()), rotated_later);
+    assert_eq!((first.unwrap().as_str(), later.unwrap().as_str()), ("1", "2"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_come_and_go_at_the_same_time() {
     const ROUNDS: usize = 100_000;
