@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, Shared};
 
 use crate::budget::Reserved;
+use crate::class::Version;
 use crate::error::{Code, Error, Result};
 use crate::identity::Proof;
 use crate::patience::Patience;
@@ -81,6 +82,8 @@ pub(super) enum Landed {
     TurnedStale,
     /// The source works again.
     Recovered,
+    /// A value that was good is refused for certain, and wiped.
+    Wiped,
 }
 
 impl<V> State<V> {
@@ -214,9 +217,10 @@ impl<V> State<V> {
                         Some(_) => Landed::Done,
                     };
                 }
-                self.good = None;
-                self.stale = None;
-                Landed::Done
+                match self.wipe() {
+                    true => Landed::Wiped,
+                    false => Landed::Done,
+                }
             }
             Err(error) => {
                 if self.good.is_some() && self.stale.is_none() && source_failed(error) {
@@ -226,6 +230,12 @@ impl<V> State<V> {
                 Landed::Done
             }
         }
+    }
+
+    /// Lets go of the value; whether there was one.
+    pub(super) fn wipe(&mut self) -> bool {
+        self.stale = None;
+        self.good.take().is_some()
     }
 
     /// Whether a second look at a refusal is under way.
@@ -261,6 +271,16 @@ impl<V> State<V> {
 fn is_refusal(error: &Error) -> bool {
     matches!(error.code(), Code::NotFound | Code::Disabled | Code::Forbidden)
         && !error.is_firewall()
+}
+
+/// Whether a refusal of one version is one of every version of the object.
+pub(super) fn is_of_all_versions(error: &Error, version: &Version) -> bool {
+    match error.code() {
+        // There are permissions for objects, and none for versions.
+        Code::Forbidden => true,
+        Code::NotFound => *version == Version::Latest,
+        _ => false,
+    }
 }
 
 /// The vault could not be asked, or not asked properly; that says nothing about the value.

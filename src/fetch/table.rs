@@ -22,7 +22,7 @@ use crate::process;
 use crate::telemetry::metrics;
 use crate::vault::{Ask, Urgency};
 
-use super::state::{CONFIRM, Flight, Landed, State, Step};
+use super::state::{CONFIRM, Flight, Landed, State, Step, is_of_all_versions};
 use super::{Ages, Demand, Freshness, ValueKey};
 
 /// Most keys; the least recently asked go first.
@@ -244,6 +244,19 @@ impl<V: Send + Sync + 'static> Table<V> {
         }
     }
 
+    /// Lets go of every version of an object: the vault has refused the object.
+    fn wipe_versions(&self, refused: &ValueKey) {
+        let same = |key: &ValueKey| {
+            key.object.name == refused.object.name
+                && key.object.kind == refused.object.kind
+                && key.vault == refused.vault
+                && key.identity == refused.identity
+        };
+        for entry in self.entries.iter().filter(|entry| same(entry.key())) {
+            entry.state().wipe();
+        }
+    }
+
     /// Starts a task that forgets what is of no more use, unless it runs. It ends when nothing is left.
     fn sweep_later(self: &Arc<Self>) {
         let mut sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
@@ -344,6 +357,11 @@ impl<V: Send + Sync + 'static> Takeoff<V> {
             }
             (Landed::Recovered, _) => {
                 tracing::info!(request = %self.key, "the vault answers again");
+            }
+            (Landed::Wiped, Err(error)) if is_of_all_versions(error, &self.key.object.version) => {
+                // Not while this lock is held: others take one of these after a lock of the table.
+                drop(state);
+                self.table.wipe_versions(&self.key);
             }
             _ => {}
         }

@@ -86,6 +86,33 @@ async fn after_a_confirmed_refusal(revocation: &Revocation, trouble: &Trouble) -
     attempts
 }
 
+/// A version that was asked for by its id is another key, but goes with what is known of its object.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmed_refusal_of_an_object_is_one_of_its_versions_too() {
+    for (what, code, revoke) in [REVOCATIONS[0], REVOCATIONS[2]] {
+        let value = canary::value(ONE);
+        let world = World::start(Seed::default().secret(ONE, &[&value])).await;
+        let vault_name = world.emulator.vault_name();
+        let version = world.control.versions(vault_name, ObjectKind::Secret, ONE).remove(0);
+        let mut latest = world.call(&[&secret(ONE)]);
+        latest.set("maxStale", "24h");
+        let mut named = latest.clone();
+        let entry = format!("{}\nobjectVersion: {version}", secret(ONE));
+        named.set("objects", &array(&[&entry])).target = "/named".to_owned();
+        for call in [&latest, &named] {
+            assert!(holds(&world.mount(call).await, &value));
+        }
+        revoke(&world);
+        world.clock.advance(61 * SECOND);
+        assert_eq!(refused_twice(&world, &latest).await, code, "{what}");
+        world.control.always(vault(), Trouble::Status(503));
+        for target in ["/named", "/starts"] {
+            let outcome = world.mount(&at(&named, target)).await;
+            assert!(!holds(&outcome, &value), "{what}: {target}");
+        }
+    }
+}
+
 /// A refusal that was seen once keeps what runs, and starts nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_that_an_outage_leaves_unconfirmed_starts_nobody() {
