@@ -227,20 +227,18 @@ impl<V: Send + Sync + 'static> Table<V> {
     }
 
     fn evict(&self, mut more: impl FnMut(usize, &Budget) -> bool) {
-        let mut ages: Vec<_> = self
-            .entries
-            .iter()
-            .map(|entry| (entry.used.load(Ordering::Relaxed), entry.key().clone()))
-            .collect();
-        ages.sort_unstable_by_key(|(used, _)| *used);
+        // Only what their order is by: copies of all keys would be half as large as all that is held.
+        let mut uses: Vec<_> =
+            self.entries.iter().map(|entry| entry.used.load(Ordering::Relaxed)).collect();
+        uses.sort_unstable();
         let mut evicted = 0;
-        for (_, key) in ages {
-            if !more(evicted, &self.budget) {
-                return;
-            }
-            if self.entries.remove_if(&key, |_, entry| !entry.state().is_busy()).is_some() {
-                evicted += 1;
-            }
+        for oldest in uses.chunks(uses.len() / 64 + 1) {
+            let Some(last) = oldest.last().filter(|_| more(evicted, &self.budget)) else { return };
+            self.entries.retain(|_, entry| {
+                let stays = entry.used.load(Ordering::Relaxed) > *last || entry.state().is_busy();
+                evicted += usize::from(!stays);
+                stays
+            });
         }
     }
 
