@@ -30,13 +30,13 @@ use requests::{Call, Expected, Pod, Strangers};
 /// Mounts under way.
 const AT_ONCE: usize = 32;
 /// What is kept for a while is gone by then: sweeps come each 30 s.
-const PATIENCE: Duration = Duration::from_secs(80);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// glibc raises this threshold when large blocks are freed, and keeps such blocks from then on: an
 /// allocator that learns cannot be compared with itself. This is what it begins with.
 const STEADY: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "131072");
 
-/// KiB that a round may leave, however many Mounts it has.
+/// KiB that Mounts may leave, however many they are.
 const MOST: usize = 2048;
 
 /// One round: a provider, and how much it held when it was warm.
@@ -76,9 +76,9 @@ impl<'a> Round<'a> {
     }
 
     /// Warms up with the first Mounts, and then sends `count` others: in the end no more than `growth`
-    /// KiB of memory are there that were not there before, and never more than [`MOST`], and nothing else.
+    /// KiB of memory are there that were not there before, and nothing else.
     fn run(&self, warm: usize, count: usize, growth: usize, call: impl Fn(usize) -> Call) {
-        let (name, growth) = (self.name, growth.min(MOST));
+        let name = self.name;
         self.mount(0..warm, &call);
         let before = Figures::of(self.provider.pid());
         let begun = Instant::now();
@@ -139,7 +139,7 @@ network_test! {
 fn refused(azure: &Azure, strangers: &Strangers<'_>) {
     let count = 1_000 * scale();
     // Less than if each left 1 KiB.
-    let growth = count * 3 / 4;
+    let growth = (count * 3 / 4).min(MOST);
     Round::new(azure, "refused", &[]).run(1_000, count, growth, |number| strangers.call(number));
 }
 
@@ -147,7 +147,7 @@ fn good(azure: &Azure) {
     let (id, secret) = azure.emulator.service_principal();
     let secret = secret.expose_str().unwrap();
     let count = 1_000 * scale();
-    let growth = count * 3 / 4;
+    let growth = (count * 3 / 4).min(MOST);
     Round::new(azure, "good", &["--max-stale=5s"]).run(1_000, count, growth, |number| {
         Pod::new(azure, number, ["secret1".to_owned()])
             .principal(id, secret)
@@ -162,7 +162,7 @@ fn identities(azure: &Azure) {
     let token = token.expose_str().unwrap();
     // They take no time, and fewer could not be told from chance. Each is 2 KiB: a token, a value.
     let (warm, count) = (500, (100 * scale()).max(1_000));
-    let growth = count * 3 / 2;
+    let growth = (count * 3 / 2).min(MOST);
     for number in 0..warm + count {
         let secret = format!("{secret}/{number}").into();
         let client = requests::client(number);
@@ -188,13 +188,15 @@ fn classes(azure: &Azure) {
     let value = canary::value("many");
     let name = |class: usize, object: usize| format!("class-{class}-{object}");
     let (warm, count) = (2, 20 * scale());
+    // Holes that the allocator's 64 MiB of values leave behind; the values of one tenth are twice that.
+    let growth = 6 * 1024;
     for class in 0..warm + count {
         for object in 0..OBJECTS {
             let (name, control) = (name(class, object), azure.emulator.control());
             control.set_secret("akvfs-dev", &name, format!("{value}/{name}")).unwrap();
         }
     }
-    Round::new(azure, "classes", &["--max-stale=5s"]).run(warm, count, MOST, |class| {
+    Round::new(azure, "classes", &["--max-stale=5s"]).run(warm, count, growth, |class| {
         let last = format!("{value}/{}", name(class, OBJECTS - 1));
         let names = (0..OBJECTS).map(|object| name(class, object));
         Pod::new(azure, class, names).principal(id, secret).call(Expected::Files(OBJECTS, last))
