@@ -175,7 +175,9 @@ impl Mounter {
         };
         let (access, room) = (access.begun_with(proof), &self.room);
         let delivered = respond(Arc::new(access), objects, options, room, demand, deadline);
-        let (delivered, _place) = delivered.await?;
+        let delivered = delivered.await;
+        let (delivered, _place) =
+            delivered.inspect_err(|error| self.published.failed(target, error))?;
         let response = answer(delivered);
         // With its ids and framing: the driver's limit is on the message, and what its client says
         // then is a code that kubelet holds for not final.

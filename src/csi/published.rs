@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::class::ObjectSpec;
 use crate::clock::Clock;
+use crate::error::{Code, Error};
 use crate::identity::ProvenIdentity;
 
 /// Most targets remembered; the one that was published longest ago goes first. A node has some
@@ -93,6 +94,16 @@ impl Published {
         }
     }
 
+    /// A Mount of this target has failed. Where the vault has answered, somebody will mend what it holds,
+    /// and then the next try must see that: it begins anew.
+    pub(super) fn failed(&self, target: &str, error: &Error) {
+        let in_time = matches!(error.code(), Code::TimedOut | Code::Throttled | Code::Unavailable);
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if !in_time && targets.get(target).is_some_and(|known| !known.delivered) {
+            targets.remove(target);
+        }
+    }
+
     /// The target's content was delivered.
     pub(super) fn delivered(&self, target: &str, content: Content) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,6 +148,10 @@ mod tests {
         assert_eq!(published.begin("/t", Content(2)), Publish::First(None), "something else");
         clock.advance(RETRIES);
         assert_eq!(published.begin("/t", Content(2)), Publish::First(None), "not for ever");
+        published.failed("/t", &Error::new(Code::TimedOut, "x"));
+        assert!(matches!(published.begin("/t", Content(2)), Publish::First(Some(_))));
+        published.failed("/t", &Error::new(Code::BadContent, "x"));
+        assert_eq!(published.begin("/t", Content(2)), Publish::First(None), "it will be mended");
     }
 
     #[test]

@@ -52,7 +52,7 @@ fn a_slow_answer_from_before_a_refusal_does_not_bring_the_value_back() {
     assert_eq!(known.land(0, 0, Ok(1), false), Landed::Done);
     assert_eq!(known.land(1, 1, gone(), false), Landed::Confirm);
     // Somebody who starts asks a moment before the second look, and is answered after it.
-    assert_eq!(known.land(7, 7, gone(), true), Landed::Done);
+    assert_eq!(known.land(7, 7, gone(), true), Landed::Wiped);
     known.land(6, 8, Ok(1), false);
     assert_eq!(known.first(9).unwrap().unwrap_err().code(), Code::NotFound);
     // What is asked later counts.
