@@ -4,7 +4,7 @@
 //! zeroizing buffer of their final size. Failures are sorted by hop (DNS, connect, TLS, the service)
 //! before anyone else sees them, since "it did not work" is not an answer to whoever is paged.
 //! There are two clients: one for Entra and the vaults (system roots, proxy variables honoured), one
-//! for IMDS and NMI (plain HTTP, never proxied); [`clients`] tells how long their connections live.
+//! for IMDS and NMI (plain HTTP, never proxied); `clients` tells how long their connections live.
 
 mod clients;
 mod failure;
