@@ -115,21 +115,10 @@ impl Forger<'_> {
         self.add(what, &call);
     }
 
-    /// A cloud of its own, written down by the operator: these addresses.
+    /// In a cloud of its own.
     fn cloud(&mut self, what: &str, authority: &str, suffix: &str) {
-        let file = self.world.dir.path().join(format!("{}.json", what.replace(' ', "-")));
-        let cloud = json!({
-            "name": "AzureStackCloud",
-            "activeDirectoryEndpoint": authority,
-            "keyVaultEndpoint": format!("https://{suffix}"),
-            "keyVaultDNSSuffix": suffix,
-            "resourceIdentifiers": {"keyVault": format!("https://{suffix}")},
-        });
-        std::fs::write(&file, cloud.to_string()).unwrap();
-        let file = file.to_str().unwrap().to_owned();
-        self.but(what, |call| {
-            call.set("cloudName", "AzureStackCloud").set("cloudEnvFileName", &file);
-        });
+        let file = cloud_file(self.world, &what.replace(' ', "-"), authority, suffix);
+        self.but(what, |call| in_cloud(call, &file));
     }
 
     fn of_any_owner(&mut self, asks: bool) {
@@ -140,8 +129,7 @@ impl Forger<'_> {
             call.set("usePodIdentity", "false").set("useVMManagedIdentity", "false");
             call.set("useAzureTokenProxy", "false");
         });
-        let url = world.emulator.vault_url();
-        let suffix = url.split_once('.').unwrap().1.trim_end_matches('/').to_owned();
+        let suffix = suffix(world);
         let authority = world.emulator.cloud().authority;
         // Only Entra is asked at the authority; the others are the owner, whom a vault that answers
         // then answers himself.
@@ -333,8 +321,34 @@ impl Forger<'_> {
             self.but("a reused name with a uid in another case", |call| {
                 call.set("csi.storage.k8s.io/pod.uid", &uid.to_uppercase());
             });
+            self.but("the same name and uid in a namespace with the same identity", |call| {
+                call.set("csi.storage.k8s.io/pod.namespace", "twin");
+            });
         }
     }
+}
+
+/// A cloud that the operator has written down, with these addresses.
+fn cloud_file(world: &World, name: &str, authority: &str, suffix: &str) -> String {
+    let file = world.dir.path().join(format!("{name}.json"));
+    let cloud = json!({
+        "name": "AzureStackCloud",
+        "activeDirectoryEndpoint": authority,
+        "keyVaultEndpoint": format!("https://{suffix}"),
+        "keyVaultDNSSuffix": suffix,
+        "resourceIdentifiers": {"keyVault": format!("https://{suffix}")},
+    });
+    std::fs::write(&file, cloud.to_string()).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+fn in_cloud(call: &mut Call, file: &str) {
+    call.set("cloudName", "AzureStackCloud").set("cloudEnvFileName", file);
+}
+
+fn suffix(world: &World) -> String {
+    let url = world.emulator.vault_url();
+    url.split_once('.').unwrap().1.trim_end_matches('/').to_owned()
 }
 
 /// The signed part of the first assertion in `claims`, and the signature of the one in `signed`.
@@ -380,8 +394,9 @@ async fn all_forgeries(state: State) -> Tally {
     control.add_client(NOBODY, Some(Secret::from("nobody-dev-only")), &[]);
     // A pod of that name elsewhere, which is allowed nothing.
     const ELSEWHERE: &str = "e15e0000-0000-4000-8000-0000000000dd";
-    for pod in ["app-0", "app-1"] {
+    for (pod, owner) in [("app-0", 7), ("app-1", 8)] {
         control.assign_pod("assigned", pod, ELSEWHERE);
+        control.assign_pod("twin", pod, callers[owner].0);
     }
     let permit = |client: &str, allow| {
         control.permit(client, ObjectKind::Secret, Verb::Get, allow).unwrap();
@@ -510,4 +525,43 @@ async fn nothing_that_looks_like_the_owner_gets_his_value_in_any_state() {
     println!("forgeries: attempts {attempts}, leaks {}", leaks.len());
     assert!(attempts > 4000, "{attempts}");
     assert_eq!(leaks, Vec::<String>::new());
+}
+
+/// Nobody but Entra knows an authority, so the others are proved in any cloud. The same vault's values
+/// still have to be asked for in each.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_in_one_cloud_is_not_given_in_another() {
+    let values = ["own", "also"].map(canary::value);
+    let seed = Seed::default().secret("own", &[&values[0]]).secret("also", &[&values[1]]);
+    let world = World::start(seed).await;
+    let callers = everybody(&world);
+    let vault = Where::service(Service::Vault);
+    let authority = "https://login.elsewhere.akvfs.test";
+    let file = cloud_file(&world, "elsewhere", authority, &suffix(&world));
+    let mut tally = Tally::default();
+    // Identity binding, and the machine's identities.
+    for (number, (_, call)) in callers.iter().enumerate().take(7).skip(4) {
+        let ask = |object: &str, elsewhere: bool| {
+            let mut call = call.clone();
+            call.set("objects", &array(&[&secret(object)])).set("maxStale", "24h");
+            call.target = format!("/{number}/{object}/{elsewhere}");
+            if elsewhere {
+                in_cloud(&mut call, &file);
+            }
+            call
+        };
+        read_by(&world, &ask("own", false), &values[0]).await;
+        // Proved here too, and what the vault wants a token for is known.
+        read_by(&world, &ask("also", true), &values[1]).await;
+        world.later();
+        world.control.always(vault.clone(), Trouble::Status(503));
+        for (object, elsewhere, value) in [("own", true, &values[0]), ("also", false, &values[1])] {
+            let outcome = world.mount(&ask(object, elsewhere)).await;
+            tally.count(format!("{number}: {object}"), value, &outcome);
+        }
+        read_by(&world, &ask("own", false), &values[0]).await;
+        world.control.clear_faults();
+    }
+    println!("clouds: attempts {}, leaks {}", tally.attempts, tally.leaks.len());
+    assert_eq!((tally.attempts, tally.leaks), (6, Vec::new()));
 }

@@ -1,5 +1,6 @@
 //! What is left of a value after a refusal, and what callers learn of each other from refusals.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use akvfs::class::ObjectKind;
@@ -14,7 +15,7 @@ use super::holds;
 use crate::canary;
 use crate::isolation::everybody;
 use crate::seeds::ONE;
-use crate::world::{Call, World, array, eventually, secret};
+use crate::world::{Call, World, array, eventually, new_fetch, secret};
 
 const PRIVATE: &str = "very-private-name";
 const OWN: &str = "own-name";
@@ -294,6 +295,44 @@ async fn a_proof_that_ends_while_its_owner_waits_opens_nothing_more() {
             call.set("maxStale", "24h");
             let status = world.mount(&call).await.unwrap_err();
             assert_eq!(status.code(), Code::PermissionDenied, "outage: {outage}, {status}");
+        }
+    }
+}
+
+/// The same where no request arrives at all, so that what is said of it is our own text.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_fails_names_nobody_elses_objects() {
+    let world = World::with_endpoints(
+        Seed::default(),
+        |emulator, endpoints| {
+            let vault = emulator.vault_url();
+            let host = vault.trim_start_matches("https://").split([':', '/']).next().unwrap();
+            let (_, to) = endpoints.resolve[0];
+            // Nobody listens there.
+            let nowhere = SocketAddr::new("127.0.0.3".parse().unwrap(), to.port());
+            endpoints.resolve.insert(0, (host.to_owned(), nowhere));
+        },
+        new_fetch,
+    )
+    .await;
+    let callers = everybody(&world);
+    let asks: Vec<_> = callers
+        .iter()
+        .enumerate()
+        .map(|(number, (_, call))| {
+            let mut call = at(call, &format!("/{number}"));
+            call.set("objects", &array(&[&secret(&format!("{OWN}-{number}-{PRIVATE}"))]));
+            call
+        })
+        .collect();
+    for _ in 0..2 {
+        let outcomes = join_all(asks.iter().map(|call| world.mount_within(call, HASTE))).await;
+        for (number, outcome) in outcomes.into_iter().enumerate() {
+            let text = format!("{:?}", outcome.unwrap_err());
+            assert!(text.contains(&format!("{OWN}-{number}-")), "{text}");
+            for other in (0..callers.len()).filter(|other| *other != number) {
+                assert!(!text.contains(&format!("{OWN}-{other}-")), "{number}: {text}");
+            }
         }
     }
 }
