@@ -40,7 +40,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::http::Http;
 use crate::identity::{Identities, Proof, ProvenIdentity};
-use crate::vault::{Ask, ListedVersion, ObjectVersion, Vault, VaultRef};
+use crate::vault::{Ask, ListedVersion, ObjectVersion, Urgency, Vault, VaultRef};
 use table::{Request, Table, Wish};
 
 /// Most names of a listing.
@@ -75,6 +75,16 @@ impl Default for Ages {
     }
 }
 
+impl Ages {
+    /// How old a value may be that is given at once.
+    fn most(self, urgency: Urgency) -> Duration {
+        match urgency {
+            Urgency::First => self.first,
+            Urgency::Refresh => self.refresh,
+        }
+    }
+}
+
 /// How a [`Fetch`] works.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -90,22 +100,11 @@ impl Default for Options {
     }
 }
 
-/// Why somebody asks, which says how old the answer may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
-    /// He has not seen a value. A refusal is told at once.
-    First,
-    /// He shows a value and looks for a newer one.
-    Refresh,
-    /// The same, and he wants the vault to be asked now.
-    Now,
-}
-
 /// What a caller would take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
-    /// Why he asks.
-    pub freshness: Freshness,
+    /// Whether he has a value already, which says how old the answer may be.
+    pub urgency: Urgency,
     /// While the vault cannot be asked: how long ago its last positive answer may be.
     pub max_stale: Duration,
     /// Whatever was asked for since then is young enough: when he asked first, if he asks again because
@@ -116,15 +115,15 @@ pub struct Demand {
 impl Demand {
     /// Of somebody who has not seen a value, and wants none that is not known to be good.
     pub const FIRST: Self =
-        Self { freshness: Freshness::First, max_stale: Duration::ZERO, since: None };
+        Self { urgency: Urgency::First, max_stale: Duration::ZERO, since: None };
     /// Of somebody who shows a value and keeps it by himself while the vault cannot be asked.
     pub const REFRESH: Self =
-        Self { freshness: Freshness::Refresh, max_stale: Duration::ZERO, since: None };
+        Self { urgency: Urgency::Refresh, max_stale: Duration::ZERO, since: None };
 
     fn max_stale_at_first(self) -> Duration {
-        match self.freshness {
-            Freshness::First => self.max_stale,
-            Freshness::Refresh | Freshness::Now => Duration::ZERO,
+        match self.urgency {
+            Urgency::First => self.max_stale,
+            Urgency::Refresh => Duration::ZERO,
         }
     }
 }
@@ -264,9 +263,10 @@ impl Fetch {
     ) -> Result<Self> {
         let budget = Budget::new(options.max_bytes);
         let (clock, ages) = (http.clock().clone(), options.ages);
-        let objects = Table::new(clock.clone(), ages, budget.clone(), ObjectVersion::size);
+        let objects =
+            Table::new(vault.clone(), clock.clone(), ages, budget.clone(), ObjectVersion::size);
         let of_list = |list: &Vec<ListedVersion>| list.iter().map(ListedVersion::size).sum();
-        let versions = Table::new(clock, ages, budget.clone(), of_list);
+        let versions = Table::new(vault.clone(), clock, ages, budget.clone(), of_list);
         let (kept, lists) = (Arc::downgrade(&objects), Arc::downgrade(&versions));
         budget.on_need(move |bytes| {
             if let (Some(kept), Some(lists)) = (kept.upgrade(), lists.upgrade()) {
@@ -325,9 +325,7 @@ impl Fetch {
         group: &Arc<str>,
         deadline: Instant,
     ) -> Result<Arc<ObjectVersion>> {
-        let trouble = |what: &str| self.0.vault.trouble(vault, what);
-        let key = key(proof, vault, object);
-        let wish = Wish { key, proof, demand, group, deadline, trouble: &trouble };
+        let wish = Wish { key: key(proof, vault, object), proof, demand, group, deadline };
         let request = || -> Request<ObjectVersion> {
             let (source, vault, object) = (self.0.source.clone(), vault.clone(), object.clone());
             Arc::new(move |proof, ask| {
@@ -348,9 +346,7 @@ impl Fetch {
         group: &Arc<str>,
         deadline: Instant,
     ) -> Result<Arc<Vec<ListedVersion>>> {
-        let trouble = |what: &str| self.0.vault.trouble(vault, what);
-        let key = key(proof, vault, object);
-        let wish = Wish { key, proof, demand, group, deadline, trouble: &trouble };
+        let wish = Wish { key: key(proof, vault, object), proof, demand, group, deadline };
         let request = || -> Request<Vec<ListedVersion>> {
             let (client, vault, object) = (self.0.vault.clone(), vault.clone(), object.clone());
             Arc::new(move |proof, ask| {

@@ -19,7 +19,7 @@ use crate::cloud::Cloud;
 use crate::error::{Code, Error, Hop, Result};
 use crate::fetch::ObjectRef;
 use crate::http::{Answer, Exchange, Http};
-use crate::identity::{Proof, ProvenIdentity};
+use crate::identity::Proof;
 use crate::telemetry::metrics;
 
 use answer::{Asked, Page};
@@ -68,14 +68,10 @@ impl Vault {
         Self { http, limiter }
     }
 
-    /// Until when (real time) nothing is sent to this vault for this identity: the vault asked for it.
-    pub fn held(&self, vault: &VaultRef, identity: &ProvenIdentity) -> Option<Instant> {
-        self.limiter.held(&vault.url(), identity)
-    }
-
-    /// What keeps a vault in an outage from answering, for a caller who stops waiting for `what`.
-    pub fn trouble(&self, vault: &VaultRef, what: &str) -> Option<Error> {
-        self.limiter.trouble(&vault.url(), what)
+    /// What keeps the vault at this URL from answering, if it is in an outage, for a caller who stops
+    /// waiting for `what`.
+    pub(crate) fn trouble(&self, vault: &str, what: &str) -> Option<Error> {
+        self.limiter.trouble(vault, what)
     }
 
     /// The scope to prove an identity for: the table's for a named cloud, the vault's own challenge

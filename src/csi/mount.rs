@@ -7,10 +7,10 @@ use crate::class::{self, MountSpec, ObjectsMemo, Parsed, Wanted};
 use crate::cloud::CloudSource;
 use crate::delivery::response::{self, Room, respond};
 use crate::error::{Code, Error, Result, printable};
-use crate::fetch::{Access, Demand, Fetch, Freshness};
+use crate::fetch::{Access, Demand, Fetch};
 use crate::policy::PolicyFile;
 use crate::secret::Secret;
-use crate::vault::VaultRef;
+use crate::vault::{Urgency, VaultRef};
 
 use prost::Message;
 use serde::Deserialize;
@@ -167,10 +167,10 @@ impl Mounter {
         let content = self.published.content(proof.identity(), &url, &objects);
         let demand = match self.published.begin(target, content) {
             Publish::Again => {
-                Demand { freshness: Freshness::Refresh, max_stale: max_stale.shown, since: None }
+                Demand { urgency: Urgency::Refresh, max_stale: max_stale.shown, since: None }
             }
             Publish::First(since) => {
-                Demand { freshness: Freshness::First, max_stale: max_stale.first, since }
+                Demand { urgency: Urgency::First, max_stale: max_stale.first, since }
             }
         };
         let (access, room) = (access.begun_with(proof), &self.room);

@@ -14,8 +14,9 @@ use crate::error::{Code, Error, Result};
 use crate::identity::Proof;
 use crate::patience::Patience;
 use crate::telemetry::metrics::Ongoing;
+use crate::vault::Urgency;
 
-use super::{Ages, Demand, Freshness};
+use super::{Ages, Demand};
 
 /// So long after a failure nobody else who has a value waits for the source.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -107,24 +108,19 @@ impl<V> State<V> {
         ages: Ages,
         start: impl FnOnce() -> Arc<Flight<V>>,
     ) -> Step<V> {
-        let max_age = match demand.freshness {
-            Freshness::First => Some(ages.first),
-            Freshness::Refresh => Some(ages.refresh),
-            Freshness::Now => None,
-        };
-        if let (Some(max_age), Some(good), None) = (max_age, &self.good, &self.refusal)
-            && (now.saturating_duration_since(good.asked) <= max_age
+        if let (Some(good), None) = (&self.good, &self.refusal)
+            && (now.saturating_duration_since(good.asked) <= ages.most(demand.urgency)
                 || demand.since.is_some_and(|since| good.asked >= since))
         {
             return Step::Known(good.value.clone());
         }
         if let Some(refusal) = &self.refusal {
-            match (&self.confirming, demand.freshness) {
+            match (&self.confirming, demand.urgency) {
                 // Whoever shows the value goes on until the second look.
-                (Some(second), Freshness::Refresh | Freshness::Now) => {
+                (Some(second), Urgency::Refresh) => {
                     return Step::Wait(second.clone(), false);
                 }
-                (_, Freshness::First | Freshness::Refresh) if now < refusal.at + ages.refused => {
+                _ if now < refusal.at + ages.refused => {
                     return Step::Refused(refusal.error.clone());
                 }
                 _ => {}
@@ -132,7 +128,7 @@ impl<V> State<V> {
         }
         // One caller finds out whether the vault is back; the others need not wait with him.
         let fails = |at: Instant| now.saturating_duration_since(at) < AGAIN;
-        if demand.freshness == Freshness::Refresh
+        if demand.urgency == Urgency::Refresh
             && self.failed.is_some_and(fails)
             && let Some(good) = self.held_for(now, demand)
         {
@@ -167,7 +163,7 @@ impl<V> State<V> {
 
     fn held_for(&self, now: Instant, demand: Demand) -> Option<&Good<V>> {
         // A refusal that was seen once is nothing that somebody new starts with.
-        if demand.freshness == Freshness::First && self.refusal.is_some() {
+        if demand.urgency == Urgency::First && self.refusal.is_some() {
             return None;
         }
         let young = |good: &&Good<V>| {

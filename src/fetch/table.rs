@@ -20,10 +20,10 @@ use crate::identity::Proof;
 use crate::patience::Patience;
 use crate::process;
 use crate::telemetry::metrics;
-use crate::vault::{Ask, Urgency};
+use crate::vault::{Ask, Urgency, Vault};
 
 use super::state::{CONFIRM, Flight, Landed, State, Step, is_of_all_versions};
-use super::{Ages, Demand, Freshness, ValueKey};
+use super::{Ages, Demand, ValueKey};
 
 /// Most keys; the least recently asked go first.
 const MAX_KEYS: usize = 65_536;
@@ -52,11 +52,11 @@ pub(super) struct Wish<'a> {
     pub(super) demand: Demand,
     pub(super) group: &'a Arc<str>,
     pub(super) deadline: Instant,
-    /// Why the vault does not answer anybody, if it does not.
-    pub(super) trouble: &'a (dyn Fn(&str) -> Option<Error> + Send + Sync),
 }
 
 pub(super) struct Table<V> {
+    /// Knows why a vault does not answer anybody.
+    vault: Vault,
     entries: DashMap<ValueKey, Arc<Entry<V>>>,
     clock: Clock,
     ages: Ages,
@@ -84,6 +84,7 @@ impl<V> Entry<V> {
 
 impl<V: Send + Sync + 'static> Table<V> {
     pub(super) fn new(
+        vault: Vault,
         clock: Clock,
         ages: Ages,
         budget: Arc<Budget>,
@@ -91,7 +92,7 @@ impl<V: Send + Sync + 'static> Table<V> {
     ) -> Arc<Self> {
         let (entries, sweeping) = (DashMap::new(), Mutex::new(false));
         let running = Semaphore::new(MAX_RUNNING);
-        Arc::new(Self { entries, clock, ages, budget, size, sweeping, running })
+        Arc::new(Self { vault, entries, clock, ages, budget, size, sweeping, running })
     }
 
     /// The value, as the wish's demand wants it, by its deadline.
@@ -105,14 +106,10 @@ impl<V: Send + Sync + 'static> Table<V> {
         }
         let entry = self.entry(&wish.key);
         let came = self.clock.now();
-        let max_age = match wish.demand.freshness {
-            Freshness::First => self.ages.first,
-            Freshness::Refresh => self.ages.refresh,
-            Freshness::Now => Duration::ZERO,
-        };
+        let max_age = self.ages.most(wish.demand.urgency);
         // With a slow vault a request that runs may have been sent long ago.
         let too_old = |asked| came.saturating_duration_since(asked) > max_age;
-        for turn in 1.. {
+        for turn in 1..=TURNS {
             let now = self.clock.now();
             let step = {
                 let mut state = entry.state();
@@ -155,7 +152,7 @@ impl<V: Send + Sync + 'static> Table<V> {
                 },
                 error = flight.patience.hopeless(until) => (error, false),
                 () = tokio::time::sleep_until(until.into()) => {
-                    let trouble = (wish.trouble)(&wish.key.to_string());
+                    let trouble = self.vault.trouble(&wish.key.vault, &wish.key.to_string());
                     (trouble.unwrap_or_else(|| late(&wish.key)), false)
                 }
             };
@@ -163,8 +160,8 @@ impl<V: Send + Sync + 'static> Table<V> {
             let others = is_of_token(&error) && !flight.proof.same_as(wish.proof)
                 || error.is_hurried() && Instant::now() < wish.deadline;
             let mut state = entry.state();
-            let second = wish.demand.freshness != Freshness::First && state.looks_again();
-            if ended && !started && others && turn < TURNS || ended && second && turn < TURNS {
+            let second = wish.demand.urgency == Urgency::Refresh && state.looks_again();
+            if ended && turn < TURNS && (second || others && !started) {
                 continue;
             }
             if let Some(value) = state.last_good(self.clock.now(), wish.demand, &error) {
@@ -183,12 +180,8 @@ impl<V: Send + Sync + 'static> Table<V> {
         wish: &Wish<'_>,
         request: Request<V>,
     ) -> Arc<Flight<V>> {
-        let urgency = match wish.demand.freshness {
-            Freshness::First => Urgency::First,
-            Freshness::Refresh | Freshness::Now => Urgency::Refresh,
-        };
         let patience = Arc::new(Patience::new(wish.deadline));
-        let ask = Ask { urgency, group: wish.group.clone(), patience };
+        let ask = Ask { urgency: wish.demand.urgency, group: wish.group.clone(), patience };
         let flight = Takeoff {
             table: self.clone(),
             entry: entry.clone(),

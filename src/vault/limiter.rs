@@ -110,7 +110,8 @@ impl Limiter {
     }
 
     /// Until when (real time) nothing is sent for this identity, because the vault asked for that.
-    pub(super) fn held(&self, vault: &str, identity: &ProvenIdentity) -> Option<Instant> {
+    #[cfg(test)]
+    fn held(&self, vault: &str, identity: &ProvenIdentity) -> Option<Instant> {
         let door = self.known(vault)?;
         let asker = Some(Arc::new(identity.clone()));
         door.with(|gate, now| gate.held(now, &asker).map(|left| now.real + left))

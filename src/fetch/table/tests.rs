@@ -1,7 +1,9 @@
 use std::sync::mpsc;
 
 use crate::class::{ObjectKind, ObjectName, Version};
+use crate::cloud::Endpoints;
 use crate::fetch::ObjectRef;
+use crate::http::Http;
 
 use super::*;
 
@@ -10,7 +12,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 type Text = Table<String>;
 
 fn table(clock: &Clock, bytes: usize) -> Arc<Text> {
-    Table::new(clock.clone(), Ages::default(), Budget::new(bytes), String::len)
+    let vault = Vault::new(Http::new(Endpoints::azure()));
+    Table::new(vault, clock.clone(), Ages::default(), Budget::new(bytes), String::len)
 }
 
 fn key(proof: &Proof, name: &str) -> ValueKey {
@@ -30,7 +33,7 @@ where
     F: Future<Output = Result<String>> + Send + 'static,
 {
     let (key, group, deadline) = (key(proof, "s"), &Arc::from(""), Instant::now() + MINUTE);
-    let wish = Wish { key, proof, demand, group, deadline, trouble: &|_| None };
+    let wish = Wish { key, proof, demand, group, deadline };
     let request = || -> Request<String> {
         let work = work.clone();
         Arc::new(move |_, ask| work(ask).boxed())

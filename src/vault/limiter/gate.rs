@@ -220,6 +220,7 @@ impl Gate {
     }
 
     /// How long an identity is still held.
+    #[cfg(test)]
     pub(super) fn held(&self, now: Moment, asker: &Asker) -> Option<Duration> {
         self.holds.left(asker, now)
     }
