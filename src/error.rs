@@ -218,6 +218,12 @@ impl Error {
         }))
     }
 
+    /// Of a task that panicked or was lost.
+    pub(crate) fn task_failed() -> Self {
+        Self::new(Code::Internal, "a task of akvfs failed")
+            .fix("this is a bug; the log names the place")
+    }
+
     /// Shorthand for the commonest code of the pure modules.
     pub fn class(message: impl Into<String>) -> Self {
         Self::new(Code::ClassInvalid, message)

@@ -151,13 +151,15 @@ async fn within(
 ) -> Result<Answer> {
     match tokio::time::timeout_at(exchange.deadline.into(), work).await {
         Ok(result) => result,
-        Err(_) => {
-            let text = format!("{}: no answer before the deadline", exchange.what);
-            Err(Error::new(Code::TimedOut, text)
-                .at(exchange.hop)
-                .fix("check that the node may reach this host, and the service's health"))
-        }
+        Err(_) => Err(late(exchange.what, exchange.hop)),
     }
+}
+
+/// The error for `what` that a service has not answered in time.
+pub(crate) fn late(what: &str, hop: Hop) -> Error {
+    Error::new(Code::TimedOut, format!("{what}: no answer before the deadline"))
+        .at(hop)
+        .fix("check that the node may reach this host, and the service's health")
 }
 
 /// Reads the body into one buffer that never moves: growing it would leave unwiped copies behind.

@@ -143,7 +143,7 @@ impl View {
         }
         let flight = slot.join(|| {
             let task = tokio::spawn(self.clone().flight(slot.clone()));
-            async move { task.await.unwrap_or_else(|_| Err(broken())) }.boxed()
+            async move { task.await.unwrap_or_else(|_| Err(Error::task_failed())) }.boxed()
         });
         tokio::time::timeout_at(deadline.into(), flight).await.unwrap_or_else(|_| {
             let error =
@@ -161,12 +161,12 @@ impl View {
             let Ok(Ok(_turn)) = turn else {
                 return Err(late(self.plan.objects.get(slot.object), "too many fetches before it"));
             };
-            let wanted = slot.wanted.as_ref().ok_or_else(broken)?;
+            let wanted = slot.wanted.as_ref().ok_or_else(Error::task_failed)?;
             self.content(slot.object, wanted, limit).await
         };
         // The slot must land whatever happens: a flight that stays would be joined for ever.
         let fetched = AssertUnwindSafe(work).catch_unwind().await;
-        let (content, result) = match fetched.unwrap_or_else(|_| Err(broken())) {
+        let (content, result) = match fetched.unwrap_or_else(|_| Err(Error::task_failed())) {
             Ok(content) => (Some(content), Ok(())),
             Err(error) => (None, Err(error)),
         };
@@ -180,7 +180,7 @@ impl View {
 
     /// Fetches a version of an object and renders its files.
     async fn content(&self, object: usize, wanted: &Version, limit: Instant) -> Result<Content> {
-        let planned = self.plan.objects.get(object).ok_or_else(broken)?;
+        let planned = self.plan.objects.get(object).ok_or_else(Error::task_failed)?;
         let spec = ObjectSpec { version: wanted.clone(), ..planned.spec.clone() };
         let work = obtain(self.origin.as_ref(), &spec, self.render, Demand::FIRST, limit);
         let obtained = tokio::time::timeout_at(limit.into(), work)
@@ -249,9 +249,4 @@ fn late(planned: Option<&PlannedObject>, what: &str) -> Error {
         Some(planned) => error.context(planned.spec.error_prefix()),
         None => error,
     }
-}
-
-fn broken() -> Error {
-    Error::new(Code::Internal, "a task of akvfs failed")
-        .fix("this is a bug; the log names the place")
 }

@@ -69,13 +69,8 @@ impl Targets {
             None => (0, None),
         };
         let (tell, told) = oneshot::channel();
-        let outcome = told.map(|told| {
-            told.unwrap_or_else(|_| {
-                Err(Error::new(Code::Internal, "a task of akvfs failed")
-                    .fix("this is a bug; the log names the place")
-                    .context(FAILED))
-            })
-        });
+        let outcome =
+            told.map(|told| told.unwrap_or_else(|_| Err(Error::task_failed().context(FAILED))));
         let outcome: Running = outcome.boxed().shared();
         let target = request.target_path.clone();
         running.insert(target.clone(), (number, request.clone(), outcome.clone()));

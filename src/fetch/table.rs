@@ -298,7 +298,9 @@ impl<V: Send + Sync + 'static> Takeoff<V> {
     fn start(self, second: bool) -> Arc<Flight<V>> {
         let (proof, patience) = (self.proof.clone(), self.ask.patience.clone());
         let task = tokio::spawn(self.fly(second));
-        let outcome = async move { task.await.unwrap_or_else(|_| Err(broken())) }.boxed().shared();
+        let outcome = async move { task.await.unwrap_or_else(|_| Err(Error::task_failed())) }
+            .boxed()
+            .shared();
         Arc::new(Flight { proof, patience, outcome })
     }
 
@@ -321,7 +323,7 @@ impl<V: Send + Sync + 'static> Takeoff<V> {
             }
         };
         let outcome = AssertUnwindSafe(work).catch_unwind().await;
-        let outcome = outcome.unwrap_or_else(|_| Err(broken())).map(Arc::new);
+        let outcome = outcome.unwrap_or_else(|_| Err(Error::task_failed())).map(Arc::new);
         // A value that finds no room is given to those who wait, and not kept.
         let held = outcome.as_ref().ok().and_then(|value| {
             let size = (self.table.size)(value).saturating_add(OVERHEAD);
@@ -372,9 +374,4 @@ fn late(key: &ValueKey) -> Error {
 
 fn crowded() -> Error {
     Error::new(Code::TooLarge, format!("more than {MAX_RUNNING} requests to vaults run"))
-}
-
-fn broken() -> Error {
-    Error::new(Code::Internal, "a task of akvfs failed")
-        .fix("this is a bug; the log names the place")
 }

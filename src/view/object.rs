@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::broken;
 use crate::class::{self, FilePath, ObjectSpec};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fetch::{Demand, ObjectRef, Origin};
 use crate::render::{self, FileView};
 use crate::vault::ObjectVersion;
@@ -68,5 +67,5 @@ pub(crate) async fn rendered(
     let (object, version) = (object.clone(), version.clone());
     tokio::task::spawn_blocking(move || render::render(&object, &version, options))
         .await
-        .unwrap_or_else(|_| Err(broken()))
+        .unwrap_or_else(|_| Err(Error::task_failed()))
 }

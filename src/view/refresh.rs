@@ -22,7 +22,7 @@ use super::generation::{Change, Generation, Generations};
 use super::object::{Obtained, rendered};
 use super::plan::{DATA_NAME, GENERATION, History, Layout, PlannedObject};
 use super::slot::{Content, Slot};
-use super::{NodeId, View, broken, history, late};
+use super::{NodeId, View, history, late};
 use crate::class::Version;
 use crate::error::{Code, Error, Result};
 use crate::fetch::{Demand, ObjectRef};
@@ -191,11 +191,11 @@ impl View {
         shown: &Content,
         deadline: Instant,
     ) -> Result<Vec<Change>> {
-        let planned = self.plan.objects.get(object).ok_or_else(broken)?;
+        let planned = self.plan.objects.get(object).ok_or_else(Error::task_failed)?;
         let content = AssertUnwindSafe(self.check_planned(planned, shown, deadline))
             .catch_unwind()
             .await
-            .unwrap_or_else(|_| Err(broken()))?;
+            .unwrap_or_else(|_| Err(Error::task_failed()))?;
         let wanted = Some(Version::Latest);
         let change =
             content.map(|content| Change { object, wanted, content: Some(content.into()) });
@@ -211,15 +211,16 @@ impl View {
         deadline: Instant,
     ) -> Result<Vec<Change>> {
         let mut histories = self.plan.histories.iter();
-        let history =
-            histories.find(|history| history.members.start == first).ok_or_else(broken)?;
+        let history = histories
+            .find(|history| history.members.start == first)
+            .ok_or_else(Error::task_failed)?;
         let work = AssertUnwindSafe(self.check_members(history, demand, deadline)).catch_unwind();
         let late =
             || late(None, "no answer before the deadline").context(history.spec.error_prefix());
         tokio::time::timeout_at(deadline.into(), work)
             .await
             .unwrap_or_else(|_| Ok(Err(late())))
-            .unwrap_or_else(|_| Err(broken()))
+            .unwrap_or_else(|_| Err(Error::task_failed()))
     }
 
     async fn check_members(
@@ -228,7 +229,7 @@ impl View {
         demand: Demand,
         deadline: Instant,
     ) -> Result<Vec<Change>> {
-        let _turn = self.fetches.acquire().await.map_err(|_| broken())?;
+        let _turn = self.fetches.acquire().await.map_err(|_| Error::task_failed())?;
         let versions =
             history::versions(self.origin.as_ref(), &history.spec, demand, deadline).await?;
         let slots: Vec<Arc<Slot>> = self
@@ -239,7 +240,8 @@ impl View {
             .unwrap_or_default()
             .to_vec();
         let held: Vec<_> = slots.iter().filter_map(|slot| slot.content().cloned()).collect();
-        let planned = self.plan.objects.get(history.members.start).ok_or_else(broken)?;
+        let planned =
+            self.plan.objects.get(history.members.start).ok_or_else(Error::task_failed)?;
         let several = planned.files > 1;
         let mut changes = Vec::new();
         for (position, slot) in slots.iter().enumerate() {
@@ -271,7 +273,7 @@ impl View {
         deadline: Instant,
     ) -> Result<Option<Content>> {
         let work = async {
-            let _turn = self.fetches.acquire().await.map_err(|_| broken())?;
+            let _turn = self.fetches.acquire().await.map_err(|_| Error::task_failed())?;
             self.origin.get(ObjectRef::of(&planned.spec), Demand::REFRESH, deadline).await
         };
         let version = tokio::time::timeout_at(deadline.into(), work)

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
 use crate::error::{Code, Error, Hop, Result};
+use crate::http;
 use crate::telemetry::metrics::Ongoing;
 
 use super::Moment;
@@ -127,11 +128,7 @@ impl Door {
     pub(super) fn too_late(self: &Arc<Self>, what: &str, story: &Story) -> Error {
         let trouble = self.with(|gate, _| gate.trouble(what));
         trouble.unwrap_or_else(|| {
-            let late = || {
-                Error::new(Code::TimedOut, format!("{what}: no answer before the deadline"))
-                    .at(Hop::Vault)
-                    .fix("check that the node may reach this host, and the service's health")
-            };
+            let late = || http::late(what, Hop::Vault);
             let own = story.last.clone();
             own.map_or_else(late, |own| own.tried(story.tries, "no time is left")).hurried()
         })
