@@ -250,6 +250,28 @@ impl ObjectKind {
 }
 
 impl ObjectSpec {
+    /// The newest version of an object as one file, with everything else as in an entry that says no more.
+    pub fn newest(
+        index: usize,
+        kind: ObjectKind,
+        name: ObjectName,
+        path: FilePath,
+        mode: u32,
+    ) -> Self {
+        Self {
+            index,
+            kind,
+            name,
+            version: Version::Latest,
+            history: 1,
+            position: None,
+            path,
+            format: Format::default(),
+            encoding: Encoding::default(),
+            mode,
+        }
+    }
+
     /// `TYPE/NAME`, or `TYPE/NAME/INDEX` for one of a version history: the id that the CSI driver
     /// keeps. An alias never appears in it.
     pub fn id(&self) -> String {

@@ -8,10 +8,7 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
-use crate::class::{
-    self, Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Parsed, VaultName,
-    Version, Wanted,
-};
+use crate::class::{self, FilePath, ObjectKind, ObjectName, ObjectSpec, Parsed, VaultName, Wanted};
 use crate::cloud::{Cloud, CloudSource, Endpoints};
 use crate::error::{Code, Error, Result};
 use crate::fetch::{self, Access, Ages, Fetch, Origin};
@@ -264,18 +261,8 @@ impl Opened {
 
 /// An object of a whole-vault source: `secrets/NAME`, `keys/NAME`, `certificates/NAME`.
 fn vault_object(index: usize, kind: ObjectKind, name: ObjectName) -> Result<ObjectSpec> {
-    Ok(ObjectSpec {
-        index,
-        kind,
-        path: FilePath::parse(&format!("{}/{name}", kind.collection()))?,
-        name,
-        version: Version::Latest,
-        history: 1,
-        position: None,
-        format: Format::Pem,
-        encoding: Encoding::Utf8,
-        mode: DEFAULT_MODE,
-    })
+    let path = FilePath::parse(&format!("{}/{name}", kind.collection()))?;
+    Ok(ObjectSpec::newest(index, kind, name, path, DEFAULT_MODE))
 }
 
 fn collection_kind(collection: &str) -> Result<ObjectKind> {

@@ -228,7 +228,7 @@ mod tests {
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
 
-    use crate::class::{Encoding, FilePath, Format, ObjectKind, ObjectName, Version};
+    use crate::class::{FilePath, ObjectKind, ObjectName};
     use crate::fetch::ObjectRef;
     use crate::secret::Secret;
     use crate::vault::{Body, ListedVersion};
@@ -284,18 +284,8 @@ mod tests {
     }
 
     fn object(name: &str) -> ObjectSpec {
-        ObjectSpec {
-            index: 0,
-            kind: ObjectKind::Secret,
-            name: ObjectName::parse(name).unwrap(),
-            version: Version::Latest,
-            history: 1,
-            position: None,
-            path: FilePath::parse(name).unwrap(),
-            format: Format::default(),
-            encoding: Encoding::Utf8,
-            mode: 0o644,
-        }
+        let (path, name) = (FilePath::parse(name).unwrap(), ObjectName::parse(name).unwrap());
+        ObjectSpec::newest(0, ObjectKind::Secret, name, path, 0o644)
     }
 
     #[tokio::test]

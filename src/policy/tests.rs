@@ -1,6 +1,6 @@
 use crate::class::{
-    Assertion, Claim, Encoding, FilePath, Format, MountSpec, ObjectKind, ObjectName, ObjectSpec,
-    Pod, Tenant, VaultName, Version, Wanted,
+    Assertion, Claim, FilePath, MountSpec, ObjectKind, ObjectName, ObjectSpec, Pod, Tenant,
+    VaultName, Wanted,
 };
 use crate::cloud::Endpoints;
 use crate::error::Code;
@@ -12,18 +12,13 @@ const ID: &str = "0ddba110-0000-4000-8000-0000000000aa";
 
 /// What a pod of `team-a` asks for.
 fn spec(identity: Claim) -> MountSpec {
-    let object = ObjectSpec {
-        index: 0,
-        kind: ObjectKind::Secret,
-        name: ObjectName::parse("x").unwrap(),
-        version: Version::Latest,
-        history: 1,
-        path: FilePath::parse("x").unwrap(),
-        format: Format::Pem,
-        encoding: Encoding::Utf8,
-        mode: 0o400,
-        position: None,
-    };
+    let object = ObjectSpec::newest(
+        0,
+        ObjectKind::Secret,
+        ObjectName::parse("x").unwrap(),
+        FilePath::parse("x").unwrap(),
+        0o400,
+    );
     MountSpec {
         pod: Some(Pod {
             name: "app-0".to_owned(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 
 use super::{Kind, Layout, Limits, NodeId, NotServed, Plan, Slot, View};
-use crate::class::{Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Version};
+use crate::class::{FilePath, ObjectKind, ObjectName, ObjectSpec, Version};
 use crate::error::{Code, Error, Result};
 use crate::fetch::{Demand, ObjectRef, Origin};
 use crate::render;
@@ -125,18 +125,8 @@ fn certificate(base64: &str, key: bool) -> Body {
 }
 
 fn object(name: &str) -> ObjectSpec {
-    ObjectSpec {
-        index: 7,
-        kind: ObjectKind::Secret,
-        name: ObjectName::parse(name).unwrap(),
-        version: Version::Latest,
-        history: 1,
-        position: None,
-        path: FilePath::parse(name).unwrap(),
-        format: Format::Pem,
-        encoding: Encoding::Utf8,
-        mode: 0o444,
-    }
+    let (path, name) = (FilePath::parse(name).unwrap(), ObjectName::parse(name).unwrap());
+    ObjectSpec::newest(7, ObjectKind::Secret, name, path, 0o444)
 }
 
 fn view_of(layout: Layout, objects: Vec<ObjectSpec>, limits: Limits) -> (Arc<Fake>, Arc<View>) {

@@ -8,10 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use akvfs::class::{
-    Claim, Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Tenant, VaultName,
-    Version,
-};
+use akvfs::class::{Claim, FilePath, ObjectKind, ObjectName, ObjectSpec, Tenant, VaultName};
 use akvfs::clock::Clock;
 use akvfs::emulator::{Seed, Service, Trouble, Where};
 use akvfs::fetch::{Access, Fetch};
@@ -182,18 +179,13 @@ fn tree(world: &World, options: http::Options, who: Who) -> Arc<View> {
     };
     let name = VaultName::parse(emulator.vault_name()).unwrap();
     let access = Access::new(fetch, claim, VaultRef { cloud: emulator.cloud(), name });
-    let object = ObjectSpec {
-        index: 0,
-        kind: ObjectKind::Secret,
-        name: ObjectName::parse(ONE).unwrap(),
-        version: Version::Latest,
-        history: 1,
-        position: None,
-        path: FilePath::parse(ONE).unwrap(),
-        format: Format::Pem,
-        encoding: Encoding::Utf8,
-        mode: 0o400,
-    };
+    let object = ObjectSpec::newest(
+        0,
+        ObjectKind::Secret,
+        ObjectName::parse(ONE).unwrap(),
+        FilePath::parse(ONE).unwrap(),
+        0o400,
+    );
     let plan = Plan::new(vec![object], Layout::Flat).unwrap();
     View::new(plan, Arc::new(access), render::Options::default(), Limits::default())
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use akvfs::class::{Encoding, FilePath, Format, ObjectKind, ObjectName, ObjectSpec, Version};
+use akvfs::class::{FilePath, ObjectKind, ObjectName, ObjectSpec};
 use akvfs::delivery::fuse::{self, Mounted};
 use akvfs::fetch::{Demand, ObjectRef, Origin};
 use akvfs::render;
@@ -225,18 +225,8 @@ impl Origin for Fake {
 /// An object of a class: `NAME`, or `NAME=PATH`.
 pub fn object(index: usize, text: &str) -> ObjectSpec {
     let (name, path) = text.split_once('=').unwrap_or((text, text));
-    ObjectSpec {
-        index,
-        kind: ObjectKind::Secret,
-        name: ObjectName::parse(name).unwrap(),
-        version: Version::Latest,
-        history: 1,
-        position: None,
-        path: FilePath::parse(path).unwrap(),
-        format: Format::Pem,
-        encoding: Encoding::Utf8,
-        mode: 0o400,
-    }
+    let (name, path) = (ObjectName::parse(name).unwrap(), FilePath::parse(path).unwrap());
+    ObjectSpec::newest(index, ObjectKind::Secret, name, path, 0o400)
 }
 
 pub fn plan(layout: Layout, objects: &[&str]) -> Plan {
