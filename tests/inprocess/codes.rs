@@ -53,10 +53,8 @@ async fn a_vault_that_hangs_is_answered_before_the_callers_deadline() {
 async fn a_vault_that_hung_serves_every_mount_when_it_is_back() {
     let world = World::start(seeds::many(3)).await;
     world.control.always(Where::service(Service::Vault), Trouble::Hang);
-    let objects: Vec<String> = (0..3).map(|n| secret(&seeds::nth(n))).collect();
-    let objects: Vec<&str> = objects.iter().map(String::as_str).collect();
     let mounts = futures_util::future::join_all((0..20).map(|n| {
-        let mut call = world.call(&objects);
+        let mut call = world.call_for(3);
         call.target = format!("{}{n}", call.target);
         let world = &world;
         async move { world.mount(&call).await }

@@ -89,9 +89,7 @@ async fn a_hundred_objects_are_fetched_side_by_side_with_one_token() {
         akvfs::emulator::Where::service(akvfs::emulator::Service::Vault),
         akvfs::emulator::Trouble::Delay(Duration::from_millis(20)),
     );
-    let entries: Vec<String> = (0..100).map(|n| secret(&seeds::nth(n))).collect();
-    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-    let response = world.mount(&world.call(&entries)).await.unwrap();
+    let response = world.mount(&world.call_for(100)).await.unwrap();
     let paths: Vec<_> = response.files.iter().map(|file| file.path.clone()).collect();
     assert_eq!(paths, (0..100).map(seeds::nth).collect::<Vec<_>>());
     let counters = world.control.counters();
@@ -103,9 +101,7 @@ async fn a_hundred_objects_are_fetched_side_by_side_with_one_token() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_refused_is_replaced_for_all_objects_to_come() {
     let world = World::start(seeds::many(100)).await;
-    let entries: Vec<String> = (0..100).map(|n| secret(&seeds::nth(n))).collect();
-    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-    let call = world.call(&entries);
+    let call = world.call_for(100);
     world.mount(&call).await.unwrap();
     world.later();
     world.control.revoke_tokens(world.emulator.service_principal().0).unwrap();
@@ -119,9 +115,7 @@ async fn a_token_that_is_refused_is_replaced_for_all_objects_to_come() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_client_secret_is_tried_once_for_all_objects() {
     let world = World::start(seeds::many(50)).await;
-    let entries: Vec<String> = (0..50).map(|n| secret(&seeds::nth(n))).collect();
-    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-    let mut call = world.call(&entries);
+    let mut call = world.call_for(50);
     call.secrets["clientsecret"] = canary::value("wrong client secret").into();
     let status = world.mount(&call).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);

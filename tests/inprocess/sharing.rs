@@ -46,9 +46,7 @@ async fn code(world: &World, call: &Call) -> Code {
 async fn a_hundred_pods_with_ten_objects_are_ten_requests() {
     let world = World::start(seeds::many(10)).await;
     world.control.always(vault(), Trouble::Delay(Duration::from_millis(20)));
-    let entries: Vec<String> = (0..10).map(|n| secret(&seeds::nth(n))).collect();
-    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-    let pods = pods(&world.call(&entries), 100);
+    let pods = pods(&world.call_for(10), 100);
     for response in join_all(pods.iter().map(|pod| world.mount(pod))).await {
         assert_eq!(response.unwrap().files.len(), 10);
     }
@@ -363,9 +361,7 @@ async fn a_revocation_is_noticed_within_twice_the_age_and_a_second_look() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_mount_that_failed_goes_on_where_it_ended() {
     let world = World::start(seeds::many(10)).await;
-    let entries: Vec<String> = (0..10).map(|n| secret(&seeds::nth(n))).collect();
-    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-    let call = world.call(&entries);
+    let call = world.call_for(10);
     let last = vault().path(&format!("/secrets/{}/", seeds::nth(9)));
     world.control.always(last, Trouble::Status(503));
     assert!(world.mount(&call).await.is_err());

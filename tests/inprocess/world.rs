@@ -22,6 +22,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::canary;
+use crate::seeds;
 
 /// With the ages of these tests.
 pub fn new_fetch(http: Http) -> Fetch {
@@ -152,6 +153,12 @@ impl World {
     /// A call with the service principal, for these entries of `objects`.
     pub fn call(&self, objects: &[&str]) -> Call {
         call_of(&self.emulator, objects)
+    }
+
+    /// The same for the first so many of [`seeds::many`].
+    pub fn call_for(&self, count: usize) -> Call {
+        let entries: Vec<String> = (0..count).map(|n| secret(&seeds::nth(n))).collect();
+        self.call(&entries.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// The same with a service account token.

@@ -70,16 +70,9 @@ pub(super) fn refusal(what: &str, tries: u32, own: Option<&Error>, left: Duratio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Mode;
 
     fn asker(number: usize) -> Asker {
-        Some(Arc::new(ProvenIdentity {
-            mode: Mode::Workload,
-            authority: String::new(),
-            tenant: String::new(),
-            client_id: number.to_string(),
-            pod: None,
-        }))
+        Some(Arc::new(super::super::tests::identity(&number.to_string())))
     }
 
     #[test]

@@ -20,7 +20,7 @@ fn limiter(clock: &Clock) -> Limiter {
     Limiter::with(clock.clone(), rules)
 }
 
-fn identity(name: &str) -> ProvenIdentity {
+pub(super) fn identity(name: &str) -> ProvenIdentity {
     ProvenIdentity {
         mode: Mode::Workload,
         authority: String::new(),

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::*;
 use crate::http::Retry;
-use crate::identity::{Mode, ProvenIdentity};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
@@ -85,13 +84,7 @@ impl World {
 }
 
 pub(super) fn identity(number: u8) -> Asker {
-    Some(Arc::new(ProvenIdentity {
-        mode: Mode::Workload,
-        authority: String::new(),
-        tenant: String::new(),
-        client_id: number.to_string(),
-        pod: None,
-    }))
+    Some(Arc::new(super::super::tests::identity(&number.to_string())))
 }
 
 fn go(ticket: &mut Ticket) -> Pass {
