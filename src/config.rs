@@ -81,7 +81,7 @@ pub struct ProviderArgs {
     /// How old a value may be that a new mount gets: pods that start together ask the vault once
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, env = "AKVFS_MOUNT_MAX_AGE")]
     pub mount_max_age: Duration,
-    /// How old a value may be when the driver looks for a new one
+    /// How old a value may be when the driver looks for a new one, at most: each is held for a random 75 to 100 % of it
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, env = "AKVFS_REFRESH_MAX_AGE")]
     pub refresh_max_age: Duration,
     /// How long after a vault's last answer what is mounted stays while the vault cannot be asked

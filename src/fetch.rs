@@ -8,8 +8,8 @@
 //! What a caller gets is a matter of his [`Demand`]:
 //!
 //! - a value that is young enough is given at once: younger than [`Ages::first`] to somebody who has not
-//!   seen one, than [`Ages::refresh`] to somebody who looks for a newer one. Its age counts from when the
-//!   request was sent;
+//!   seen one, than a random part of [`Ages::refresh`] to somebody who looks for a newer one: nodes that
+//!   started together must not ask together for hours. Its age counts from when the request was sent;
 //! - else he joins the request that runs for this key, or starts one. It is a task of its own: whoever
 //!   goes away fails nobody, and it goes on as long as the most patient of those who wait;
 //! - a refusal (404, 403, disabled) answers everybody for five seconds. If a value was held, whoever
@@ -50,13 +50,17 @@ const MAX_SCOPES: usize = 256;
 /// Most versions of one object.
 pub const MAX_VERSIONS: usize = 10_000;
 
+/// The least part of [`Ages::refresh`] that a value is held for; each gets a part of its own.
+pub const LEAST_REFRESH: f64 = 0.75;
+
 /// How old what is given may be, for the whole process.
 #[derive(Clone, Copy, Debug)]
 pub struct Ages {
     /// To somebody who has not seen a value: as much as makes a scale-up one request, and little
     /// enough that a restart after a rotation sees the new value.
     pub first: Duration,
-    /// To somebody who has a value and looks for a newer one.
+    /// To somebody who has a value and looks for a newer one: at most so much, and at least
+    /// [`LEAST_REFRESH`] of it.
     pub refresh: Duration,
     /// Of a refusal: so long it answers everybody who asks.
     pub refused: Duration,

@@ -42,6 +42,7 @@ pub mod fetch;
 pub mod fuzzing;
 pub mod http;
 pub mod identity;
+mod jitter;
 pub mod patience;
 pub mod policy;
 pub mod process;

@@ -37,6 +37,8 @@ struct Good<V> {
     value: Arc<V>,
     /// When it was asked for, which is not later than what it says.
     asked: Instant,
+    /// How old it may be for whoever looks for a newer one: its own part of [`Ages::refresh`].
+    refresh: Duration,
     _held: Reserved,
 }
 
@@ -61,6 +63,13 @@ pub(super) struct State<V> {
     failed: Option<Instant>,
     /// Not to be forgotten before.
     keep_until: Instant,
+}
+
+/// What a value that lands is held with.
+pub(super) struct Hold {
+    pub(super) room: Reserved,
+    /// How old it may become for whoever looks for a newer one.
+    pub(super) refresh: Duration,
 }
 
 /// What a caller does next.
@@ -108,8 +117,12 @@ impl<V> State<V> {
         ages: Ages,
         start: impl FnOnce() -> Arc<Flight<V>>,
     ) -> Step<V> {
+        let max_age = |good: &Good<V>| match demand.urgency {
+            Urgency::First => ages.first,
+            Urgency::Refresh => good.refresh,
+        };
         if let (Some(good), None) = (&self.good, &self.refusal)
-            && (now.saturating_duration_since(good.asked) <= ages.most(demand.urgency)
+            && (now.saturating_duration_since(good.asked) <= max_age(good)
                 || demand.since.is_some_and(|since| good.asked >= since))
         {
             return Step::Known(good.value.clone());
@@ -179,7 +192,7 @@ impl<V> State<V> {
         now: Instant,
         asked: Instant,
         outcome: &Result<Arc<V>>,
-        held: Option<Reserved>,
+        held: Option<Hold>,
         second: bool,
     ) -> Landed {
         if second {
@@ -194,7 +207,12 @@ impl<V> State<V> {
             Ok(value) => {
                 if newest {
                     // Without room it is not kept.
-                    self.good = held.map(|held| Good { value: value.clone(), asked, _held: held });
+                    self.good = held.map(|Hold { room, refresh }| Good {
+                        value: value.clone(),
+                        asked,
+                        refresh,
+                        _held: room,
+                    });
                     self.refusal = None;
                     self.failed = None;
                     if self.stale.take().is_some() {

@@ -13,17 +13,18 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
-use crate::budget::{Budget, Reserved};
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Hop, Result};
 use crate::identity::Proof;
+use crate::jitter;
 use crate::patience::Patience;
 use crate::process;
 use crate::telemetry::metrics;
 use crate::vault::{Ask, Urgency, Vault};
 
-use super::state::{CONFIRM, Flight, Landed, State, Step, is_of_all_versions};
-use super::{Ages, Demand, ValueKey};
+use super::state::{CONFIRM, Flight, Hold, Landed, State, Step, is_of_all_versions};
+use super::{Ages, Demand, LEAST_REFRESH, ValueKey};
 
 /// Most keys; the least recently asked go first.
 const MAX_KEYS: usize = 65_536;
@@ -327,14 +328,16 @@ impl<V: Send + Sync + 'static> Takeoff<V> {
         // A value that finds no room is given to those who wait, and not kept.
         let held = outcome.as_ref().ok().and_then(|value| {
             let size = (self.table.size)(value).saturating_add(OVERHEAD);
-            self.table.budget.reserve(size).ok()
+            let room = self.table.budget.reserve(size).ok()?;
+            let refresh = self.table.ages.refresh.mul_f64(jitter::between(LEAST_REFRESH, 1.0));
+            Some(Hold { room, refresh })
         });
         let asked = patience.asked().unwrap_or(begun);
         self.land(asked, &outcome, held, second);
         outcome
     }
 
-    fn land(self, asked: Instant, outcome: &Result<Arc<V>>, held: Option<Reserved>, second: bool) {
+    fn land(self, asked: Instant, outcome: &Result<Arc<V>>, held: Option<Hold>, second: bool) {
         let entry = self.entry.clone();
         let mut state = entry.state();
         let landed = state.land(self.table.clock.now(), asked, outcome, held, second);

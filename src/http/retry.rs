@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
-use ring::rand::{SecureRandom, SystemRandom};
-
 use crate::error::{Code, Error, Hop};
+use crate::jitter;
 
 /// Pauses between tries: (2^n - 1) x [`Retry::pause`] x a random 0.8 to 1.3 after try n, unless the
 /// service names its own.
@@ -37,10 +36,7 @@ impl Retry {
 
 /// 0.8 to 1.3: callers that failed together must not come back together.
 pub(crate) fn jitter() -> f64 {
-    let mut byte = [128];
-    // Without random numbers there are no TLS connections either, so the middle is good enough.
-    let _ = SystemRandom::new().fill(&mut byte);
-    0.8 + 0.5 * f64::from(byte[0]) / 255.0
+    jitter::between(0.8, 1.3)
 }
 
 /// Whether the same request may succeed a moment later. Certificates do not get better by asking.

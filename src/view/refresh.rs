@@ -9,7 +9,6 @@
 //! does not hold the others back; the refusal stands in the status. In the flat layout every entry is
 //! on its own.
 
-use std::hash::{BuildHasher, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -26,6 +25,7 @@ use super::{NodeId, View, history, late};
 use crate::class::Version;
 use crate::error::{Code, Error, Result};
 use crate::fetch::{Demand, ObjectRef};
+use crate::jitter;
 
 /// A delivery that cannot show a change in this time shows it late; nothing waits longer for it.
 const SHOW: Duration = Duration::from_secs(5);
@@ -330,8 +330,5 @@ fn is_answer(code: Code) -> bool {
 }
 
 pub(super) fn jittered(interval: Duration) -> Duration {
-    // Each state has keys of its own: random enough for a pause, and no crate for it.
-    let random = std::hash::RandomState::new().build_hasher().finish();
-    let tenth = f64::from(u32::try_from(random >> 32).unwrap_or(0)) / f64::from(u32::MAX) - 0.5;
-    interval.mul_f64(1.0 + tenth / 5.0)
+    interval.mul_f64(jitter::between(0.9, 1.1))
 }
