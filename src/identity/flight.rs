@@ -15,7 +15,7 @@ use crate::http::{self, Http, Retry};
 use crate::patience::Patience;
 
 use super::inputs::Service;
-use super::limits::{Asked, Limits, PLACES};
+use super::limits::{Asked, Limits, places};
 use super::proof::Proof;
 
 /// What IMDS's pauses are, in units of [`Retry::pause`]: 300 ms, growing threefold.
@@ -100,7 +100,8 @@ impl Flight {
     fn late(&self) -> Error {
         let progress = self.progress();
         let name = self.service.name();
-        let queue = format!("{PLACES} other token requests are under way");
+        let places = places(self.service);
+        let queue = format!("{places} other token requests are under way");
         match &progress.met {
             Some(error) => {
                 let why = match progress.queued {

@@ -17,14 +17,24 @@ use crate::error::{Code, Error, Result};
 
 use super::inputs::{Inputs, Service};
 
-/// Most requests under way at one service.
+/// Most requests under way at a service that names no limit of its own.
 pub(super) const PLACES: usize = 64;
+/// IMDS answers 429 to more requests for tokens of managed identities at the same time, for each VM.
+const PLACES_AT_IMDS: usize = 5;
 /// Most services that are told apart; authorities come from the operator's files.
 const MAX_SERVICES: usize = 64;
 /// Longest hold, whatever the service asks for.
 const LONGEST_HOLD: Duration = Duration::from_secs(60);
 /// Most holds kept; the one that ends first goes first.
 const MAX_HOLDS: usize = 1024;
+
+/// Most requests under way at one service of this kind.
+pub(super) const fn places(service: Service) -> usize {
+    match service {
+        Service::Machine => PLACES_AT_IMDS,
+        Service::Entra | Service::TokenProxy | Service::Nmi | Service::AzureCli => PLACES,
+    }
+}
 
 /// One service: a kind, and of Entra which one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,7 +91,8 @@ impl Limits {
                 // Too many hang at once: the rest shares one.
                 false => Place { authority: String::new(), ..asked.place.clone() },
             };
-            services.entry(service).or_insert_with(|| Arc::new(Semaphore::new(PLACES))).clone()
+            let places = places(service.service);
+            services.entry(service).or_insert_with(|| Arc::new(Semaphore::new(places))).clone()
         };
         let place = places.acquire_owned().await;
         place.map_err(|_| Error::new(Code::Internal, "no token requests are made any more"))

@@ -106,6 +106,24 @@ async fn a_storm_finds_few_places_and_everybody_an_answer() {
     }
 }
 
+/// IMDS takes five at a time from a VM, and says 429 to the others.
+#[tokio::test]
+async fn a_machine_with_many_identities_asks_imds_five_times_at_once() {
+    let site = Site::new().await;
+    site.control.always(Where::service(Service::Imds), Trouble::Hang);
+    let identity = |number| Claim::Managed {
+        client_id: Some(format!("5ca1ab1e-0000-4000-8000-{number:012x}")),
+    };
+    let claims: Vec<_> = (0..20).map(identity).collect();
+    let outcomes = crowd(claims.iter().map(|claim| site.prove_within(claim, SHORT * 3))).await;
+    let queued = outcomes.into_iter().map(Result::unwrap_err).filter(|error| {
+        error.message().contains("(0 tries; 5 other token requests are under way)")
+    });
+    // A place may become free in the last moment.
+    assert!(queued.count() >= 5);
+    assert_eq!(site.control.counters().most_in_flight, 5);
+}
+
 #[tokio::test]
 async fn a_retry_after_holds_later_requests_of_that_client() {
     let site = Site::new().await;
