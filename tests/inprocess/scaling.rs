@@ -9,6 +9,7 @@ mod model;
 mod tables;
 
 use akvfs::config::ProviderArgs;
+use akvfs::fetch;
 use clap::{Args, FromArgMatches};
 use cluster::{Setting, simulate};
 use model::{Cluster, Evidence, Node, Requests, Round};
@@ -84,6 +85,7 @@ fn the_page_is_about_the_default_ages() {
     let none: [&str; 0] = [];
     let args =
         ProviderArgs::from_arg_matches(&command.try_get_matches_from(none).unwrap()).unwrap();
+    assert!((model::LEAST_REFRESH - fetch::LEAST_REFRESH).abs() < f64::EPSILON);
     let (first, refresh) = (args.mount_max_age.as_secs(), args.refresh_max_age.as_secs());
     assert_eq!((first, refresh, args.max_stale.as_secs() / 3600), (5, 60, 24));
     for row in [

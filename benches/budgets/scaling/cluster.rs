@@ -3,13 +3,15 @@
 //!
 //! Each node has some pods of one app. They start at the node's start; kubelet publishes each again
 //! after 60 to 90 s, for ever; the driver skips what comes in its first `--rotation-poll-interval`
-//! (afterwards nothing changes, so it skips no more); a publication that finds the values older than
-//! `--refresh-max-age` fetches them all. Counted is how many nodes fetch in each ten seconds.
+//! (afterwards nothing changes, so it skips no more); a publication fetches each value that is older than
+//! its own random part of `--refresh-max-age`. Counted is how many keys are fetched in each ten seconds.
 
-use super::model::RESYNC;
+use super::model::{LEAST_REFRESH, RESYNC};
 
 /// Nodes: enough that one node in a hundred shows.
 const NODES: usize = 2000;
+/// Objects of the app.
+const OBJECTS: usize = 10;
 /// How long is looked at, seconds.
 const TIME: f64 = 3600.0;
 /// One window, seconds: what vaults count in.
@@ -27,7 +29,7 @@ pub struct Setting {
     pub spread: f64,
 }
 
-/// Parts of all nodes that fetch in one window.
+/// Parts of all keys that are fetched in one window.
 #[derive(Clone, Copy, Debug)]
 pub struct Waves {
     /// In the fullest window of the first fetches.
@@ -51,17 +53,22 @@ pub fn simulate(setting: Setting) -> Waves {
     };
     for node in 0..NODES {
         let start = setting.spread * node as f64 / NODES as f64;
-        count(&mut first, start);
-        let mut asked = start;
+        let held = |random: &mut Random| {
+            setting.refresh_max_age * (LEAST_REFRESH + (1.0 - LEAST_REFRESH) * random.next())
+        };
+        let mut due = [start; OBJECTS];
+        for due in &mut due {
+            count(&mut first, start);
+            *due += held(&mut random);
+        }
         for at in publications(&mut random, setting.pods, start) {
-            // A bare 60 s after the last one counts as too old: requests take time too.
-            if at - asked >= setting.refresh_max_age {
+            for due in due.iter_mut().filter(|due| at >= **due) {
                 count(&mut later, at);
-                asked = at;
+                *due = at + held(&mut random);
             }
         }
     }
-    let part = |count: u32| f64::from(count) / NODES as f64;
+    let part = |count: u32| f64::from(count) / (NODES * OBJECTS) as f64;
     let most = |counts: &[u32]| part(counts.iter().copied().max().unwrap_or(0));
     let late = &later[windows / 2..];
     Waves {

@@ -3,12 +3,14 @@
 //!
 //! One **key** is (identity, vault, object). A node asks for a key once for all its pods; nodes share
 //! nothing. So of a node's pods only their keys count, and how often a key is asked for again depends
-//! on ages: `--mount-max-age` for pods that start, `--refresh-max-age` for pods that run.
+//! on ages: `--mount-max-age` for pods that start, a random part of `--refresh-max-age` for pods that run.
 
 /// What a vault takes in ten seconds: GETs of secrets, of certificates and of 2,048-bit software keys.
 pub const LIMIT: u64 = 4000;
 /// kubelet looks at a pod again after 60 s and up to half as much more.
 pub const RESYNC: (f64, f64) = (60.0, 90.0);
+/// Of `--refresh-max-age`, the part that each value is held for: a random one from this to 1.
+pub const LEAST_REFRESH: f64 = 0.75;
 /// kubelet asks for a new service account token at 80 % of the life of one hour.
 pub const NEW_ASSERTION: f64 = 0.8 * 3600.0;
 
@@ -115,9 +117,11 @@ impl Cluster {
     }
 
     /// Pods that run, in ten seconds, on average over a long time: never more than this. A key is asked
-    /// for at most once in its age, and at most as often as kubelet publishes the pods that want it.
+    /// for at most once in its age (each time another one, so their mean counts), and at most as often
+    /// as kubelet publishes the pods that want it.
     pub fn most_in_ten_seconds(&self) -> f64 {
-        let between = self.refresh_max_age.max(RESYNC.0 / self.pods as f64);
+        let held = self.refresh_max_age * mean_refresh();
+        let between = held.max(RESYNC.0 / self.pods as f64);
         self.keys() as f64 * 10.0 / between
     }
 
@@ -164,6 +168,11 @@ impl Cluster {
 /// Seconds from one publication of a pod to the next, on average.
 pub fn mean_resync() -> f64 {
     f64::midpoint(RESYNC.0, RESYNC.1)
+}
+
+/// The part of `--refresh-max-age` that a value is held for, on average.
+pub fn mean_refresh() -> f64 {
+    f64::midpoint(LEAST_REFRESH, 1.0)
 }
 
 /// The least time that a vault needs for so many requests, seconds.

@@ -11,7 +11,7 @@ use super::super::azure::{Azure, Identity, Pod};
 use super::super::contest::{Binary, Lab};
 use super::super::driver::Driver;
 use super::super::process::Provider;
-use super::model::{Evidence, Node, Requests, Round};
+use super::model::{Evidence, LEAST_REFRESH, Node, Requests, Round};
 
 /// `--mount-max-age` and `--refresh-max-age` of the provider that is measured.
 const MOUNT_AGE: Duration = Duration::from_secs(4);
@@ -134,7 +134,8 @@ async fn rounds(lab: &Lab, binary: &Binary, node: Node) -> Outcome<Vec<(Round, M
     let (mut asked, mut answered) = (Instant::now(), Instant::now());
     let mut out = Vec::new();
     for round in Round::ALL {
-        let (mut age, mut times) = (REFRESH_AGE, 1);
+        // So long no value is too old.
+        let (mut age, mut times) = (REFRESH_AGE.mul_f64(LEAST_REFRESH), 1);
         match round {
             Round::Start => age = MOUNT_AGE,
             Round::Held => times = (HELD_MOUNTS / pods.len()).max(1),
