@@ -211,6 +211,8 @@ fn the_provider_takes_every_argument_list() {
         assert!(!args.construct_pem_chain && args.write_cert_and_key_in_separate_files);
         assert!(args.log_format_json && args.v == 5 && args.healthz_path == "/alive");
         assert!(args.policy.is_none());
+        let ages = [args.mount_max_age, args.refresh_max_age, args.max_stale];
+        assert_eq!(ages.map(|age| age.as_secs()), [300, 600, 5400], "{os}");
         let policy = parsed(&daemonset(&golden("policy"), os)).policy.unwrap();
         assert!(policy.to_str().unwrap().ends_with("policy.yaml"), "{os}");
     }

@@ -97,6 +97,15 @@ spec:
             {{- if $root.Values.policy }}
             - {{ if $windows }}--policy=C:\etc\akvfs\policy.yaml{{ else }}--policy=/etc/akvfs/policy.yaml{{ end }}
             {{- end }}
+            {{- with $root.Values.mountMaxAge }}
+            - --mount-max-age={{ . }}
+            {{- end }}
+            {{- with $root.Values.refreshMaxAge }}
+            - --refresh-max-age={{ . }}
+            {{- end }}
+            {{- with $root.Values.maxStale }}
+            - --max-stale={{ . }}
+            {{- end }}
           {{- if $proxy.isProxyEnabled }}
           envFrom:
             - secretRef:
