@@ -88,7 +88,7 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration, env = "AKVFS_MAX_STALE")]
     pub max_stale: Duration,
     /// Most bytes of values held in memory, and of requests that run
-    #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024 * 1024, env = "AKVFS_MAX_HELD_BYTES")]
+    #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024 * 1024, value_parser = held_bytes, env = "AKVFS_MAX_HELD_BYTES")]
     pub max_held_bytes: usize,
     /// Which pods may ask for which vaults, with which identities (docs/POLICY.md)
     #[arg(long, value_name = "FILE", env = "AKVFS_POLICY")]
@@ -228,6 +228,14 @@ fn go_bool(text: &str) -> Result<bool, String> {
         "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
         "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
         _ => Err("expected true or false".to_owned()),
+    }
+}
+
+/// Less would hold next to nothing: each pod would ask the vault for itself.
+fn held_bytes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bytes) if bytes >= 1024 * 1024 => Ok(bytes),
+        _ => Err("expected a number of bytes, at least 1048576".to_owned()),
     }
 }
 

@@ -117,3 +117,11 @@ fn flags_of_klog_are_accepted_and_those_without_effect_are_noticed() {
     }
     assert!(parse(&["--nonsense=1"]).is_err());
 }
+
+#[test]
+fn memory_for_next_to_no_values_is_refused() {
+    assert_eq!(parse(&["--max-held-bytes=1048576"]).unwrap().max_held_bytes, 1 << 20);
+    for bad in ["0", "1048575", "64Mi", "-1"] {
+        assert!(parse(&[&format!("--max-held-bytes={bad}")]).is_err(), "{bad}");
+    }
+}

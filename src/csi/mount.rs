@@ -141,7 +141,7 @@ impl Mounter {
             .as_ref()
             .map_or_else(String::new, |pod| format!("{}/{}", pod.namespace, pod.name));
         spec.notices.iter().for_each(|notice| tracing::warn!(pod, notice, "class"));
-        let (options, max_stale) = self.permitted(&spec).await?;
+        let (options, max_stale) = self.permitted(&spec, deadline).await?;
         let namespace = spec.pod.map_or_else(String::new, |pod| pod.namespace);
         let Wanted::Objects(objects) = spec.wanted else {
             return Err(Error::new(Code::Internal, "a Mount cannot ask for a listing"));
@@ -191,13 +191,23 @@ impl Mounter {
     }
 
     /// The bounds that the operator's policy leaves, or its refusal.
-    async fn permitted(&self, spec: &MountSpec) -> Result<(response::Options, MaxStale)> {
+    async fn permitted(
+        &self,
+        spec: &MountSpec,
+        deadline: Instant,
+    ) -> Result<(response::Options, MaxStale)> {
         let mut options = self.options;
         let mut longest = self.fetch.ages().max_stale;
         if let Some(policy) = self.policy.clone() {
             // A changed file is read and parsed: not on a thread that serves requests.
-            let current = tokio::task::spawn_blocking(move || policy.current()).await;
-            let policy = current.map_err(|_| Error::new(Code::Internal, "the policy is lost"))?;
+            let current = tokio::task::spawn_blocking(move || policy.current());
+            let policy = match tokio::time::timeout_at(deadline.into(), current).await {
+                Ok(current) => current.map_err(|_| Error::task_failed())?,
+                Err(_) => {
+                    let what = "the operator's policy file cannot be read in time";
+                    return Err(Error::new(Code::TimedOut, what).fix("check the disk it lies on"));
+                }
+            };
             let granted = policy.check(spec)?;
             let ceiling = granted.max_response_bytes.unwrap_or(usize::MAX);
             options.max_bytes = options.max_bytes.min(ceiling);
