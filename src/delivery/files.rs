@@ -1,0 +1,71 @@
+//! Plain files: a directory that holds exactly what a caller says, for machines without FUSE.
+//!
+//! A caller opens a [`Writer`] on a directory and gives it the whole set of files, again and again.
+//! Each time the writer makes the directory equal to the set, and says what it had to do. Everything
+//! is blocking work, for a thread of its own.
+
+#[cfg(unix)]
+mod unix;
+
+#[cfg(unix)]
+pub use unix::Writer;
+
+pub use crate::view::Layout;
+
+/// One file as it is to be.
+#[derive(Clone, Copy)]
+pub struct File<'a> {
+    /// The path as in the class: `/` between components, on Windows `\` too.
+    pub path: &'a str,
+    /// Permission bits.
+    pub mode: u32,
+    /// The bytes.
+    pub contents: &'a [u8],
+}
+
+/// What kind of directory is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A user's directory, made when it is absent.
+    Directory,
+    /// What the CSI driver mounted for a pod: an empty tmpfs, or one that holds what we wrote earlier.
+    CsiTarget,
+}
+
+/// Whom files belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User number.
+    pub uid: u32,
+    /// Group number.
+    pub gid: u32,
+}
+
+/// How a directory is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How the files are shown. On Windows only the flat layout exists.
+    pub layout: Layout,
+    /// What the directory must be.
+    pub place: Place,
+    /// Whom the files are given to; the writing process's own otherwise. Directories stay its own.
+    pub owner: Option<Owner>,
+}
+
+/// What a write had to do: paths as they were given. All empty when nothing had to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Files that were not there.
+    pub added: Vec<String>,
+    /// Files with other contents, mode or owner than before.
+    pub changed: Vec<String>,
+    /// Files that are gone.
+    pub removed: Vec<String>,
+}
+
+impl Written {
+    /// Whether nothing had to be done.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
