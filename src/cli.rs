@@ -70,6 +70,7 @@ enum Command {
 /// Runs the command line of the process and returns its exit code.
 pub fn main() -> ExitCode {
     process::harden();
+    process::bound_allocator();
     let args: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(as_provider(args)) {
         Ok(cli) => cli,

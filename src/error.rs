@@ -323,6 +323,13 @@ impl Error {
         self.0.hurried
     }
 
+    /// Bytes in memory.
+    pub(crate) fn size(&self) -> usize {
+        let Inner { message, fix, service_code, wanted_scope, .. } = self.0.as_ref();
+        let others = [fix, service_code, wanted_scope].into_iter().flatten();
+        size_of::<Inner>() + message.capacity() + others.map(String::capacity).sum::<usize>()
+    }
+
     /// The stable code.
     pub fn code(&self) -> Code {
         self.0.code

@@ -94,7 +94,7 @@ impl Ages {
 pub struct Options {
     /// Ages.
     pub ages: Ages,
-    /// Most bytes of values held, by trees and by requests too.
+    /// Most bytes of values and refusals held, by trees and by requests too.
     pub max_bytes: usize,
 }
 
@@ -156,7 +156,7 @@ impl ObjectRef {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ValueKey {
     /// Who was proved: mode, authority, tenant, client id.
-    pub identity: ProvenIdentity,
+    pub identity: Arc<ProvenIdentity>,
     /// The vault's URL.
     pub vault: String,
     /// Type, name, version or latest.
@@ -364,6 +364,7 @@ impl Fetch {
     }
 }
 
-fn key(proof: &Proof, vault: &VaultRef, object: &ObjectRef) -> ValueKey {
-    ValueKey { identity: proof.identity().clone(), vault: vault.url(), object: object.clone() }
+fn key(proof: &Proof, vault: &VaultRef, object: &ObjectRef) -> Arc<ValueKey> {
+    let (identity, vault) = (proof.identity().clone(), vault.url());
+    Arc::new(ValueKey { identity, vault, object: object.clone() })
 }

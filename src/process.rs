@@ -11,6 +11,25 @@ pub(crate) fn harden() {
     imp::harden();
 }
 
+/// Keeps the C library from holding much more than is used: a heap of its own for each of many threads,
+/// of which a large machine has hundreds, and freed blocks that were large. musl's does neither.
+pub(crate) fn bound_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: takes the allocator's own lock. No other thread runs yet, so none has another heap.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, HEAPS);
+        // It begins with this, and raises it when large blocks are freed unless it was set.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+    }
+}
+
+/// Heaps of glibc's allocator.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const HEAPS: i32 = 2;
+/// Blocks of so many bytes are given back at once.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LARGE: i32 = 128 * 1024;
+
 /// Gives memory that was freed back to the system, where the C library would keep it: glibc's keeps
 /// all that lies below something in use, which after a burst is nearly everything. musl's does not.
 pub(crate) fn give_back_memory() {

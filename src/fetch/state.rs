@@ -49,11 +49,13 @@ struct Refusal {
     asked: Instant,
     at: Instant,
     error: Error,
+    _held: Option<Reserved>,
 }
 
 pub(super) struct State<V> {
     good: Option<Good<V>>,
-    refusal: Option<Refusal>,
+    /// Apart: few keys have one.
+    refusal: Option<Box<Refusal>>,
     flight: Option<Arc<Flight<V>>>,
     /// The second look at a refusal.
     confirming: Option<Arc<Flight<V>>>,
@@ -65,7 +67,7 @@ pub(super) struct State<V> {
     keep_until: Instant,
 }
 
-/// What a value that lands is held with.
+/// What a value or a refusal that lands is held with.
 pub(super) struct Hold {
     pub(super) room: Reserved,
     /// How old it may become for whoever looks for a newer one.
@@ -224,7 +226,12 @@ impl<V> State<V> {
             Err(error) if is_refusal(error) && !newest => Landed::Done,
             Err(error) if is_refusal(error) => {
                 let first = self.refusal.as_ref().map_or(asked, |refusal| refusal.first);
-                self.refusal = Some(Refusal { first, asked, at: now, error: error.clone() });
+                // Without room it is not kept either. But a value stays only until the second look, which
+                // must find the first.
+                self.refusal = (held.is_some() || self.good.is_some()).then(|| {
+                    let (error, _held) = (error.clone(), held.map(|held| held.room));
+                    Box::new(Refusal { first, asked, at: now, error, _held })
+                });
                 if self.good.is_some() && asked.saturating_duration_since(first) < CONFIRM {
                     return match self.confirming {
                         None => Landed::Confirm,
@@ -282,7 +289,7 @@ impl<V> State<V> {
 }
 
 /// The vault has answered: not there, disabled, or not for this identity.
-fn is_refusal(error: &Error) -> bool {
+pub(super) fn is_refusal(error: &Error) -> bool {
     matches!(error.code(), Code::NotFound | Code::Disabled | Code::Forbidden)
         && !error.is_firewall()
 }

@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Reserved};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Hop, Result};
 use crate::identity::Proof;
@@ -23,7 +23,7 @@ use crate::process;
 use crate::telemetry::metrics;
 use crate::vault::{Ask, Urgency, Vault};
 
-use super::state::{CONFIRM, Flight, Hold, Landed, State, Step, is_of_all_versions};
+use super::state::{CONFIRM, Flight, Hold, Landed, State, Step, is_of_all_versions, is_refusal};
 use super::{Ages, Demand, LEAST_REFRESH, ValueKey};
 
 /// Most keys; the least recently asked go first.
@@ -32,7 +32,7 @@ const MAX_KEYS: usize = 65_536;
 const IDLE: Duration = Duration::from_secs(3600);
 /// How often is looked for what may be forgotten.
 const SWEEP: Duration = Duration::from_secs(30);
-/// A request's answer until it is there, and whatever else a key costs.
+/// A request's answer until it is there; and whatever a key costs besides what is held for it.
 const OVERHEAD: usize = 1024;
 /// Most requests that run: all objects of the Mounts that work fit, and trees beside them.
 const MAX_RUNNING: usize = 8192;
@@ -48,7 +48,7 @@ pub(super) type Request<V> = Arc<dyn Fn(Proof, Ask) -> BoxFuture<'static, Result
 
 /// One caller's wish.
 pub(super) struct Wish<'a> {
-    pub(super) key: ValueKey,
+    pub(super) key: Arc<ValueKey>,
     pub(super) proof: &'a Proof,
     pub(super) demand: Demand,
     pub(super) group: &'a Arc<str>,
@@ -58,7 +58,8 @@ pub(super) struct Wish<'a> {
 pub(super) struct Table<V> {
     /// Knows why a vault does not answer anybody.
     vault: Vault,
-    entries: DashMap<ValueKey, Arc<Entry<V>>>,
+    /// Two pointers for each: a third of the places of a map is empty, or more.
+    entries: DashMap<Arc<ValueKey>, Arc<Entry<V>>>,
     clock: Clock,
     ages: Ages,
     budget: Arc<Budget>,
@@ -73,6 +74,8 @@ struct Entry<V> {
     state: Mutex<State<V>>,
     /// When it was asked for last, in a count of all askings.
     used: AtomicU64,
+    /// For the key and this. An entry without room is forgotten when its request has landed.
+    room: Option<Reserved>,
 }
 
 static ASKINGS: AtomicU64 = AtomicU64::new(0);
@@ -194,7 +197,7 @@ impl<V: Send + Sync + 'static> Table<V> {
         flight.start(false)
     }
 
-    fn entry(self: &Arc<Self>, key: &ValueKey) -> Arc<Entry<V>> {
+    fn entry(self: &Arc<Self>, key: &Arc<ValueKey>) -> Arc<Entry<V>> {
         let used = ASKINGS.fetch_add(1, Ordering::Relaxed);
         if let Some(entry) = self.entries.get(key) {
             entry.used.store(used, Ordering::Relaxed);
@@ -203,9 +206,10 @@ impl<V: Send + Sync + 'static> Table<V> {
         if self.entries.len() >= MAX_KEYS {
             self.evict(|evicted, _| evicted < MAX_KEYS / 8);
         }
+        let room = self.budget.reserve(OVERHEAD).ok();
         let new = || {
             let state = Mutex::new(State::new(self.clock.now()));
-            Arc::new(Entry { state, used: AtomicU64::new(used) })
+            Arc::new(Entry { state, used: AtomicU64::new(used), room })
         };
         // The map's lock is let go here: a sweep takes the two locks the other way round.
         let entry = self.entries.entry(key.clone()).or_insert_with(new).value().clone();
@@ -234,6 +238,12 @@ impl<V: Send + Sync + 'static> Table<V> {
                 stays
             });
         }
+    }
+
+    /// Lets go of an entry for which there was no room.
+    fn forget(&self, key: &Arc<ValueKey>, entry: &Arc<Entry<V>>) {
+        let same = |found: &Arc<Entry<V>>| Arc::ptr_eq(found, entry) && !found.state().is_busy();
+        self.entries.remove_if(key, |_, found| same(found));
     }
 
     /// Lets go of every version of an object: the vault has refused the object.
@@ -289,7 +299,7 @@ impl<V: Send + Sync + 'static> Table<V> {
 struct Takeoff<V> {
     table: Arc<Table<V>>,
     entry: Arc<Entry<V>>,
-    key: ValueKey,
+    key: Arc<ValueKey>,
     proof: Proof,
     ask: Ask,
     request: Request<V>,
@@ -325,9 +335,13 @@ impl<V: Send + Sync + 'static> Takeoff<V> {
         };
         let outcome = AssertUnwindSafe(work).catch_unwind().await;
         let outcome = outcome.unwrap_or_else(|_| Err(Error::task_failed())).map(Arc::new);
-        // A value that finds no room is given to those who wait, and not kept.
-        let held = outcome.as_ref().ok().and_then(|value| {
-            let size = (self.table.size)(value).saturating_add(OVERHEAD);
+        // What finds no room is given to those who wait, and not kept.
+        let held = self.entry.room.as_ref().and_then(|_| {
+            let size = match &outcome {
+                Ok(value) => (self.table.size)(value),
+                Err(error) if is_refusal(error) => error.size(),
+                Err(_) => return None,
+            };
             let room = self.table.budget.reserve(size).ok()?;
             let refresh = self.table.ages.refresh.mul_f64(jitter::between(LEAST_REFRESH, 1.0));
             Some(Hold { room, refresh })
@@ -338,9 +352,10 @@ impl<V: Send + Sync + 'static> Takeoff<V> {
     }
 
     fn land(self, asked: Instant, outcome: &Result<Arc<V>>, held: Option<Hold>, second: bool) {
-        let entry = self.entry.clone();
+        let (table, key, entry) = (self.table.clone(), self.key.clone(), self.entry.clone());
         let mut state = entry.state();
         let landed = state.land(self.table.clock.now(), asked, outcome, held, second);
+        let wiped = landed == Landed::Wiped;
         match (landed, outcome) {
             (Landed::Confirm, _) => {
                 let patience = Arc::new(Patience::new(Instant::now() + CONFIRM + SECOND_LOOK));
@@ -354,11 +369,15 @@ impl<V: Send + Sync + 'static> Takeoff<V> {
             (Landed::Recovered, _) => {
                 tracing::info!(request = %self.key, "the vault answers again");
             }
-            (Landed::Wiped, Err(error)) if is_of_all_versions(error, &self.key.object.version) => {
-                // Not while this lock is held: others take one of these after a lock of the table.
-                drop(state);
-                self.table.wipe_versions(&self.key);
+            _ => {}
+        }
+        // Others take one of these after a lock of the table.
+        drop(state);
+        match outcome {
+            Err(error) if wiped && is_of_all_versions(error, &key.object.version) => {
+                table.wipe_versions(&key);
             }
+            _ if entry.room.is_none() => table.forget(&key, &entry),
             _ => {}
         }
     }

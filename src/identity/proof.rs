@@ -105,7 +105,8 @@ impl ProvenIdentity {
 pub struct Proof(Arc<Inner>);
 
 struct Inner {
-    identity: ProvenIdentity,
+    /// Shared with every value that was fetched for it.
+    identity: Arc<ProvenIdentity>,
     clock: Clock,
     begun: Instant,
     ends: SystemTime,
@@ -132,7 +133,7 @@ impl Proof {
         let longer_to_be_had = evidence_ends.is_none_or(|evidence| evidence > token.expires);
         let renewed_from = longer_to_be_had.then(|| ends - RENEWED_BEFORE.min(life / 4));
         Self(Arc::new(Inner {
-            identity,
+            identity: Arc::new(identity),
             clock: clock.clone(),
             begun: clock.now(),
             ends,
@@ -143,7 +144,7 @@ impl Proof {
     }
 
     /// Who was proved.
-    pub fn identity(&self) -> &ProvenIdentity {
+    pub fn identity(&self) -> &Arc<ProvenIdentity> {
         &self.0.identity
     }
 

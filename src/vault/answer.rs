@@ -115,7 +115,7 @@ pub(super) fn object(object: &ObjectRef, url: &str, answer: &Answer) -> Result<O
             let jwk = wire.key.ok_or_else(|| missing(url, "key value is nil"))?;
             let id = jwk.kid.ok_or_else(|| missing(url, "key id is nil"))?;
             let WireJwk { kty, crv, n, e, x, y, .. } = jwk;
-            (id, wire.attributes, Body::Key(Jwk { kty, crv, n, e, x, y }))
+            (id, wire.attributes, Body::Key(Box::new(Jwk { kty, crv, n, e, x, y })))
         }
         ObjectKind::Certificate => {
             let wire: WireCertificate = decode(url, answer)?;

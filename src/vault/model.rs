@@ -30,7 +30,8 @@ impl ObjectVersion {
                 let texts = [content_type, kid].into_iter().flatten().map(String::len);
                 value.len() + texts.sum::<usize>()
             }
-            Body::Key(Jwk { kty, crv, n, e, x, y }) => {
+            Body::Key(jwk) => {
+                let Jwk { kty, crv, n, e, x, y } = jwk.as_ref();
                 [kty, crv, n, e, x, y].into_iter().flatten().map(String::len).sum()
             }
             Body::Certificate { cer } => cer.len(),
@@ -70,7 +71,7 @@ pub enum Body {
         kid: Option<String>,
     },
     /// The public part of a key.
-    Key(Jwk),
+    Key(Box<Jwk>),
     /// A certificate: `cer`, DER bytes of the server certificate only.
     Certificate {
         /// DER.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::canary;
-use crate::support::{eventually, run};
+use crate::support::{end_with_thread, eventually, run};
 
 const AKVFS: &str = env!("CARGO_BIN_EXE_akvfs");
 const IMDS: &str = "169.254.169.254:80";
@@ -169,9 +169,10 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Starts a command that serves this socket.
+    /// Starts a command that serves this socket. It ends with this thread at the latest, which is the one
+    /// that is to drop the provider: a watchdog kills tests without giving them time for that.
     pub fn start(mut command: Command, socket: PathBuf) -> Self {
-        let child = command
+        let child = end_with_thread(&mut command)
             .stdout(canary::emitted("provider-stdout"))
             .stderr(canary::emitted("provider-stderr"))
             .spawn()

@@ -1,6 +1,7 @@
 //! A namespace per test, a source of values under the test's control, and a mounted tree of it.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
@@ -61,20 +62,34 @@ pub fn isolated(path: &str, namespaces: &[&str], body: impl FnOnce()) {
         return;
     }
     let output = tempfile::NamedTempFile::new().unwrap();
-    let child = Command::new("unshare")
+    let mut command = Command::new("unshare");
+    command
         .args(namespaces)
         .args(["--propagation", "private", "--"])
         .arg(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(MARKER, name)
         .stdout(output.as_file().try_clone().unwrap())
-        .stderr(output.as_file().try_clone().unwrap())
-        .spawn()
-        .unwrap();
-    let passed = guard(child);
+        .stderr(output.as_file().try_clone().unwrap());
+    // `unshare` becomes the test; this thread waits for it.
+    let passed = guard(end_with_thread(&mut command).spawn().unwrap());
     let said = std::fs::read_to_string(output.path()).unwrap_or_default();
     // A name that libtest does not know would pass as well, with no test run.
     assert!(passed && said.contains("1 passed"), "{name}, in its namespace:\n{said}");
+}
+
+/// Lets the kernel kill the command when the thread that starts it ends, however it does. (It is about
+/// the thread, not the process.)
+pub fn end_with_thread(command: &mut Command) -> &mut Command {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    let parent = rustix::process::getpid();
+    let arm = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have ended before that.
+        if getppid() == Some(parent) { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) }
+    };
+    // SAFETY: two system calls, and nothing is allocated.
+    unsafe { command.pre_exec(arm) }
 }
 
 /// Waits for a child, and says whether it succeeded. One that hangs in its own mount cannot even be

@@ -16,10 +16,11 @@ fn table(clock: &Clock, bytes: usize) -> Arc<Text> {
     Table::new(vault, clock.clone(), Ages::default(), Budget::new(bytes), String::len)
 }
 
-fn key(proof: &Proof, name: &str) -> ValueKey {
+fn key(proof: &Proof, name: &str) -> Arc<ValueKey> {
     let (name, version) = (ObjectName::parse(name).unwrap(), Version::Latest);
     let object = ObjectRef { kind: ObjectKind::Secret, name, version };
-    ValueKey { identity: proof.identity().clone(), vault: "https://v".to_owned(), object }
+    let (identity, vault) = (proof.identity().clone(), "https://v".to_owned());
+    Arc::new(ValueKey { identity, vault, object })
 }
 
 /// Somebody who has a minute asks; each request is `work`.
@@ -47,6 +48,32 @@ async fn a_value_is_fetched_although_no_room_is_left() {
     let (table, proof) = (table(&clock, 10), Proof::unasked("c", &clock));
     let value = ask(&table, Demand::FIRST, &proof, |_| async { Ok("v".to_owned()) }).await;
     assert_eq!(*value.unwrap(), "v");
+    assert!(table.entries.is_empty(), "not even its key is kept");
+}
+
+#[tokio::test]
+async fn refusals_hold_no_more_than_there_is_room_for() {
+    const BYTES: usize = 64 * 1024;
+    let clock = Clock::system();
+    let (table, proof) = (table(&clock, BYTES), Proof::unasked("c", &clock));
+    let text = "x".repeat(500);
+    for number in 0..1_000 {
+        let (key, group, deadline) =
+            (key(&proof, &format!("s{number}")), &Arc::from(""), Instant::now() + MINUTE);
+        let wish = Wish { key, proof: &proof, demand: Demand::FIRST, group, deadline };
+        let text = text.clone();
+        let request = || -> Request<String> {
+            let text = text.clone();
+            Arc::new(move |_, _| {
+                let error = Error::new(Code::NotFound, text.clone());
+                async { Err(error) }.boxed()
+            })
+        };
+        assert_eq!(table.get(wish, request).await.unwrap_err().code(), Code::NotFound);
+        assert!(table.entries.len() * (OVERHEAD + text.len()) <= BYTES);
+    }
+    assert!(table.entries.len() > 20, "as many as there is room for are remembered");
+    assert!(table.budget.used() > table.entries.len() * (OVERHEAD + text.len()));
 }
 
 #[tokio::test]

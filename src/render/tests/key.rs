@@ -9,7 +9,7 @@ use crate::render::{Options, render};
 use crate::vault::{Body, Jwk};
 
 fn pem(jwk: Jwk) -> Result<String> {
-    let version = version(ObjectKind::Key, Body::Key(jwk));
+    let version = version(ObjectKind::Key, Body::Key(Box::new(jwk)));
     let files = render(&object(ObjectKind::Key), &version, Options::default())?;
     Ok(files[0].contents.expose_str().unwrap().to_owned())
 }
