@@ -69,7 +69,7 @@ impl Budget {
     /// # Errors
     /// TooLarge when they are not there, also after room was made.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved> {
-        let whole = self.whole.as_ref().map(|whole| whole.reserve(bytes)).transpose()?;
+        // First of the share: the whole need make no room for what the share does not allow.
         if !self.take(bytes) {
             if let Some(reclaim) = self.reclaim.get() {
                 reclaim(bytes);
@@ -78,7 +78,11 @@ impl Budget {
                 return Err(self.exhausted());
             }
         }
-        Ok(Reserved { budget: self.clone(), bytes, _whole: whole.map(Box::new) })
+        let mut reserved = Reserved { budget: self.clone(), bytes, _whole: None };
+        if let Some(whole) = &self.whole {
+            reserved._whole = Some(Box::new(whole.reserve(bytes)?));
+        }
+        Ok(reserved)
     }
 
     /// The same, but waits for room until `deadline`.
@@ -179,5 +183,15 @@ mod tests {
         assert!(share.reserve(3).is_err());
         drop(held);
         assert_eq!(whole.used(), 0);
+    }
+
+    #[test]
+    fn nothing_makes_room_for_more_than_a_share() {
+        let whole = Budget::new(10);
+        let kept = Mutex::new(Some(whole.reserve(9).unwrap()));
+        whole.on_need(move |_| drop(kept.lock().unwrap().take()));
+        let share = Budget::share(Some(whole.clone()), 5);
+        assert!(share.reserve(6).is_err());
+        assert_eq!((whole.used(), share.used()), (9, 0));
     }
 }

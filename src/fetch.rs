@@ -296,6 +296,11 @@ impl Fetch {
         &self.0.identities
     }
 
+    /// Of the process: what is held for Mounts counts too.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.0.budget
+    }
+
     /// What time it is for ages.
     pub(crate) fn clock(&self) -> &Clock {
         self.0.identities.http().clock()

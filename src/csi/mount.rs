@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::budget::{Budget, Reserved};
 use crate::class::{self, MountSpec, ObjectsMemo, Parsed, Wanted};
 use crate::cloud::CloudSource;
 use crate::delivery::response::{self, Room, respond};
@@ -24,6 +25,14 @@ pub(super) const FAILED: &str = "failed to mount objects, error";
 
 /// Longest name of a pod or namespace that is logged; Kubernetes has none longer.
 const MAX_NAME: usize = 253;
+
+/// A request of so many bytes is of an ordinary class: what it takes is not counted.
+const ORDINARY: usize = 16 * 1024;
+/// Bytes in memory for each byte of a request: its objects, each one's place in the response, and the
+/// requests to the vault that run. Measured with short names, which cost the most.
+const WORK: usize = 8;
+/// The same of the most objects that a class may have.
+const MOST_WORK: usize = 1024 * 1024;
 
 /// A Mount request with its secrets in wiped memory.
 pub(super) struct Incoming {
@@ -82,6 +91,9 @@ pub struct Mounter {
     options: response::Options,
     policy: Option<Arc<PolicyFile>>,
     slots: Slots,
+    /// What large classes take while they are mounted: half of what may be held, so that those of a vault
+    /// that hangs do not push out all values.
+    large: Arc<Budget>,
     room: Room,
     published: Published,
     parsed: ObjectsMemo,
@@ -91,12 +103,15 @@ impl Mounter {
     /// A mounter over `fetch`, with the clouds and bounds of the process.
     pub fn new(fetch: Fetch, clouds: CloudSource, options: response::Options) -> Self {
         let published = Published::new(fetch.clock().clone());
+        let whole = fetch.budget().clone();
+        let large = Budget::share(Some(whole.clone()), whole.limit() / 2);
         Self {
             fetch,
             clouds,
             options,
             policy: None,
             slots: Slots::default(),
+            large,
             room: Room::default(),
             published,
             parsed: ObjectsMemo::default(),
@@ -115,11 +130,29 @@ impl Mounter {
         incoming: Arc<Incoming>,
         deadline: Instant,
     ) -> Result<MountResponse> {
+        let _counted = self.count(&incoming, deadline).await?;
         let attributes = incoming.attributes.expose_str().unwrap_or_default();
         let secrets = incoming.secrets.expose_str().unwrap_or_default();
         let request = class::request::decode(attributes, secrets, &incoming.permission)?;
         let target = &incoming.target_path;
         self.deliver(request, target, deadline).await.map_err(|error| error.context(FAILED))
+    }
+
+    /// Waits until there is room for what a large class takes while it is mounted, its values aside.
+    async fn count(&self, incoming: &Incoming, deadline: Instant) -> Result<Option<Reserved>> {
+        let text = incoming.attributes.len() + incoming.secrets.len();
+        if text <= ORDINARY {
+            return Ok(None);
+        }
+        let bytes = text + text.saturating_mul(WORK).min(MOST_WORK);
+        // However small the budget is, some are mounted at the same time.
+        let bytes = bytes.min(self.large.limit() / 4);
+        let counted = self.large.reserve_by(bytes, deadline).await;
+        counted.map(Some).map_err(|_| {
+            Error::new(Code::TimedOut, "too many large classes are being mounted")
+                .fix("mount large classes of fewer pods at the same time")
+                .context(FAILED)
+        })
     }
 
     async fn deliver(
