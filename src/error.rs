@@ -30,6 +30,8 @@ pub enum Code {
     IdentityUnavailable,
     /// FUSE is not possible here.
     FuseUnavailable,
+    /// The directory that files should go to is not safe, not ours, or has something in the way.
+    PlaceRefused,
     /// A service asked to slow down (429).
     Throttled,
     /// A service could not be reached, or answered 5xx.
@@ -66,7 +68,7 @@ pub mod errno {
 
 impl Code {
     /// Every code, for tests and metric registration.
-    pub const ALL: [Code; 17] = [
+    pub const ALL: [Code; 18] = [
         Code::ClassInvalid,
         Code::NotFound,
         Code::Disabled,
@@ -75,6 +77,7 @@ impl Code {
         Code::PolicyDenied,
         Code::IdentityUnavailable,
         Code::FuseUnavailable,
+        Code::PlaceRefused,
         Code::Throttled,
         Code::Unavailable,
         Code::TimedOut,
@@ -104,6 +107,7 @@ impl Code {
                 ("identity_unavailable", Grpc::FailedPrecondition, errno::EACCES)
             }
             Code::FuseUnavailable => ("fuse_unavailable", Grpc::FailedPrecondition, errno::EIO),
+            Code::PlaceRefused => ("place_refused", Grpc::FailedPrecondition, errno::EACCES),
             Code::Throttled => ("throttled", Grpc::Internal, errno::EIO),
             Code::Unavailable => ("unavailable", Grpc::Internal, errno::EIO),
             Code::TimedOut => ("timed_out", Grpc::Internal, errno::EIO),

@@ -5,6 +5,8 @@
 //! is blocking work, for a thread of its own.
 
 #[cfg(unix)]
+mod set;
+#[cfg(unix)]
 mod unix;
 
 #[cfg(unix)]
@@ -21,6 +23,13 @@ pub struct File<'a> {
     pub mode: u32,
     /// The bytes.
     pub contents: &'a [u8],
+}
+
+/// Without the bytes.
+impl std::fmt::Debug for File<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({:o}, {} bytes)", self.path, self.mode, self.contents.len())
+    }
 }
 
 /// What kind of directory is written.

@@ -1,91 +1,129 @@
-//! The writer of Unix systems.
+//! The writer of Unix systems: a directory held by its descriptor, a ledger of what is ours, and one
+//! module for each layout. A write that fails is undone by the same code that a later start uses after
+//! a crash.
 
-use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+mod atomic;
+mod beneath;
+mod flat;
+mod ledger;
+mod place;
+#[cfg(test)]
+mod tests;
 
-use super::{File, Options, Written};
-use crate::error::{Code, Error, Result};
+use std::path::Path;
 
-/// Keeps a directory equal to a set of files.
+use self::atomic::Atomic;
+use self::flat::Flat;
+use self::ledger::{Ledger, Own};
+use self::place::Directory;
+use super::{File, Layout, Options, Written, set};
+use crate::error::Result;
+
+/// Keeps a directory equal to a set of files. While it lives no other writer gets the directory.
+///
+/// After an error of [`Writer::write`] the writer may be used again, unless the directory was replaced
+/// or emptied: then a new one must be opened.
 #[derive(Debug)]
 pub struct Writer {
-    directory: PathBuf,
-    shown: BTreeMap<String, (u32, Vec<u8>)>,
+    directory: Directory,
+    own: Own,
+    ledger: Ledger,
+    options: Options,
+    /// Whether a write has begun that has not ended: its failure has to be undone before anything else.
+    unsettled: bool,
+    warning: Option<String>,
 }
 
 impl Writer {
-    /// Opens the directory, refuses what may not be written, and removes what a crash has left.
+    /// Opens the directory, and removes what a writer that was killed has left there.
     ///
     /// # Errors
-    /// The directory is not what the options say, or somebody else writes it.
-    pub fn open(directory: &Path, _: Options) -> Result<Self> {
-        std::fs::create_dir_all(directory).map_err(failed)?;
-        Ok(Self { directory: directory.to_owned(), shown: BTreeMap::new() })
+    /// [`crate::Code::PlaceRefused`] when the directory is not what the options say, is not safe to hold
+    /// secrets, or was written with the other layout; [`crate::Code::Local`] when another writer has it,
+    /// or the system refuses something.
+    pub fn open(directory: &Path, options: Options) -> Result<Self> {
+        let directory = Directory::open(directory, options.place)?;
+        let own = Own::open(&directory)?;
+        let ledger = own.load(&directory, options.layout)?;
+        let warning = (!directory.is_memory()).then(|| {
+            format!(
+                "{} is not in memory (tmpfs): values will be on a disk, and may be recovered from \
+                 it after their files are gone",
+                directory.shown()
+            )
+        });
+        if let Some(warning) = &warning {
+            tracing::warn!("{warning}");
+        }
+        let mut writer = Self { directory, own, ledger, options, unsettled: true, warning };
+        writer.settle()?;
+        Ok(writer)
     }
 
-    /// Something that the user should know about the directory.
+    /// What the user should know about the directory: it has been logged once.
     pub fn warning(&self) -> Option<&str> {
-        None
+        self.warning.as_deref()
     }
 
-    /// Makes the directory hold exactly these files.
+    /// Makes the directory hold exactly these files, besides what is not ours. With the atomic layout
+    /// they change together, with the flat one each on its own. Nothing is written when nothing differs.
     ///
     /// # Errors
-    /// Something foreign is in the way, or the directory cannot be written.
+    /// As [`Writer::open`]. Something foreign in the way is found before anything is written. After any
+    /// other error the atomic layout shows the old files or the new ones; the flat one may show both.
     pub fn write(&mut self, files: &[File<'_>]) -> Result<Written> {
-        let next: BTreeMap<String, (u32, Vec<u8>)> = files
-            .iter()
-            .map(|file| (file.path.to_owned(), (file.mode, file.contents.to_vec())))
-            .collect();
-        let mut written = Written::default();
-        for (path, file) in &next {
-            match self.shown.get(path) {
-                None => written.added.push(path.clone()),
-                Some(before) if before != file => written.changed.push(path.clone()),
-                Some(_) => {}
+        let set = set::checked(files)?;
+        self.directory.still_named()?;
+        self.own.still_there(&self.directory)?;
+        self.settle()?;
+        let written = match self.options.layout {
+            Layout::Atomic => self.atomic().write(&set),
+            Layout::Flat => self.flat().write(&set),
+        };
+        match written {
+            Ok(written) => {
+                self.unsettled = false;
+                self.directory.still_named()?;
+                Ok(written)
+            }
+            Err(error) => {
+                // The first error tells more; what cannot be undone now is undone by the next write.
+                let _ = self.settle();
+                Err(error)
             }
         }
-        written.removed = self.shown.keys().filter(|p| !next.contains_key(*p)).cloned().collect();
-        if written.is_empty() {
-            return Ok(written);
-        }
-        let name = format!("..{}", jiff::Timestamp::now().as_nanosecond());
-        let generation = self.directory.join(&name);
-        for (path, (mode, contents)) in &next {
-            let path = generation.join(path);
-            std::fs::create_dir_all(path.parent().unwrap_or(&generation)).map_err(failed)?;
-            let mut file = std::fs::OpenOptions::new()
-                .create_new(true)
-                .write(true)
-                .mode(0o600)
-                .open(&path)
-                .map_err(failed)?;
-            file.set_permissions(std::fs::Permissions::from_mode(*mode)).map_err(failed)?;
-            file.write_all(contents).map_err(failed)?;
-        }
-        let data = self.directory.join("..data");
-        let old = std::fs::read_link(&data).ok();
-        let swap = self.directory.join("..data_tmp");
-        symlink(&name, &swap).and_then(|()| std::fs::rename(&swap, &data)).map_err(failed)?;
-        for path in next.keys() {
-            let link = path.split('/').next().unwrap_or(path);
-            // There already, most of the time.
-            let _ = symlink(Path::new("..data").join(link), self.directory.join(link));
-        }
-        for path in written.removed.iter().filter(|path| !path.contains('/')) {
-            std::fs::remove_file(self.directory.join(path)).map_err(failed)?;
-        }
-        if let Some(old) = old {
-            std::fs::remove_dir_all(self.directory.join(old)).map_err(failed)?;
-        }
-        self.shown = next;
-        Ok(written)
     }
-}
 
-#[allow(clippy::needless_pass_by_value)] // for map_err
-fn failed(error: std::io::Error) -> Error {
-    Error::new(Code::Local, format!("cannot write the directory: {}", error.kind()))
+    /// Ends or undoes what a write has begun.
+    fn settle(&mut self) -> Result<()> {
+        if self.unsettled {
+            match self.options.layout {
+                Layout::Atomic => self.atomic().settle()?,
+                Layout::Flat => self.flat().settle()?,
+            }
+            self.own.clean(&self.directory)?;
+            self.unsettled = false;
+        }
+        Ok(())
+    }
+
+    fn atomic(&mut self) -> Atomic<'_> {
+        Atomic {
+            directory: &self.directory,
+            own: &self.own,
+            ledger: &mut self.ledger,
+            owner: self.options.owner,
+            begun: &mut self.unsettled,
+        }
+    }
+
+    fn flat(&mut self) -> Flat<'_> {
+        Flat {
+            directory: &self.directory,
+            own: &self.own,
+            ledger: &mut self.ledger,
+            owner: self.options.owner,
+            begun: &mut self.unsettled,
+        }
+    }
 }

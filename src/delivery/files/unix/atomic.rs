@@ -1,0 +1,331 @@
+//! The atomic layout, as kubelet and the CSI driver write it and as watchers know it.
+//!
+//! ```text
+//! ..data -> ..2026_01_31_12_00_00.123456789      the one rename that shows a new generation
+//! ..2026_01_31_12_00_00.123456789/db/password    the files
+//! db -> ..data/db                                one link for each first path element
+//! ```
+//!
+//! The order of a write is kubelet's: the new generation with its files, `..data_tmp`, its rename to
+//! `..data`, new links, vanished links, the old generation. [`Atomic::settle`] brings the directory from
+//! any point of that to the old or the new state: after a failure at once, after a crash at the next
+//! open.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, renameat, symlinkat};
+use rustix::io::Errno;
+
+use super::super::set::{Set, folders, split};
+use super::super::{Owner, Written};
+use super::beneath::{
+    Folders, create, folder, is_as, is_file, is_no_folder, link_target, look, look_below,
+    make_folder, make_folders, remove,
+};
+use super::ledger::{self, Ledger, Own};
+use super::place::Directory;
+use crate::error::{Result, printable};
+
+const DATA: &str = "..data";
+const NEW_DATA: &str = "..data_tmp";
+
+/// One write, or the settling of one.
+pub(super) struct Atomic<'a> {
+    pub(super) directory: &'a Directory,
+    pub(super) own: &'a Own,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) owner: Option<Owner>,
+    /// Set before anything is changed.
+    pub(super) begun: &'a mut bool,
+}
+
+impl Atomic<'_> {
+    fn held(&self) -> ledger::Atomic {
+        self.ledger.atomic.clone().unwrap_or_default()
+    }
+
+    fn store(&mut self, held: ledger::Atomic) -> Result<()> {
+        let mut next = self.ledger.clone();
+        next.atomic = Some(held);
+        if next != *self.ledger {
+            self.own.store(self.directory, &next)?;
+            *self.ledger = next;
+        }
+        Ok(())
+    }
+
+    fn at(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// The generation that is shown. Anything else at `..data` is not ours.
+    fn current(&self, held: &ledger::Atomic) -> Result<Option<String>> {
+        let failed = |error| self.directory.failed_at("read", DATA, error);
+        match link_target(self.at(), DATA).map_err(failed)? {
+            Some(target) if held.generations.contains_key(&target) => Ok(Some(target)),
+            None if look(self.at(), DATA).map_err(failed)?.is_none() => Ok(None),
+            _ => Err(self.directory.in_the_way(DATA)),
+        }
+    }
+
+    /// Ends what an earlier write has begun, forwards if its generation is shown, else backwards.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        let mut held = self.held();
+        let current = self.current(&held)?;
+        let failed = |name: &str, error| self.directory.failed_at("clean up", name, error);
+        if let Some(target) = link_target(self.at(), NEW_DATA).map_err(|e| failed(NEW_DATA, e))?
+            && held.generations.contains_key(&target)
+        {
+            remove(self.at(), NEW_DATA, AtFlags::empty()).map_err(|e| failed(NEW_DATA, e))?;
+        }
+        let needed = match current.as_ref().and_then(|name| held.generations.get(name)) {
+            Some(files) => firsts(files.iter().map(String::as_str)),
+            None => BTreeSet::new(),
+        };
+        let mut links = BTreeSet::new();
+        for link in &held.links {
+            if !self.is_our_link(link).map_err(|error| failed(link, error))? {
+                continue;
+            }
+            if needed.contains(link.as_str()) {
+                links.insert(link.clone());
+            } else {
+                remove(self.at(), link, AtFlags::empty()).map_err(|error| failed(link, error))?;
+            }
+        }
+        if held.generations.keys().any(|name| Some(name) != current.as_ref()) {
+            // On a disk the rename must last before the generation that it replaced goes, and what
+            // went before the ledger forgets it.
+            self.flush(self.at()).map_err(|error| failed(DATA, error))?;
+            for (name, files) in &held.generations {
+                if Some(name) != current.as_ref() {
+                    self.remove_generation(name, files)?;
+                }
+            }
+            self.flush(self.at()).map_err(|error| failed(DATA, error))?;
+        }
+        held.generations.retain(|name, _| Some(name) == current.as_ref());
+        held.links = links;
+        self.store(held)
+    }
+
+    /// Makes the directory hold the set.
+    pub(super) fn write(&mut self, set: &Set<'_>) -> Result<Written> {
+        let held = self.held();
+        let current = self.current(&held)?;
+        let needed = firsts(set.keys().copied());
+        let missing = self.missing_links(&held, &needed)?;
+        let (written, same) = self.compare(&held, current.as_deref(), set, &missing)?;
+        if written.is_empty() && (current.is_some() || set.is_empty()) {
+            return Ok(written);
+        }
+        *self.begun = true;
+        let mut next = held;
+        next.links.extend(needed.iter().map(|link| (*link).to_owned()));
+        // When all that is missing is links, the shown generation does.
+        if same {
+            self.store(next)?;
+        } else {
+            let name = name();
+            let files = set.keys().map(|path| (*path).to_owned()).collect();
+            next.generations.insert(name.clone(), files);
+            self.store(next)?;
+            self.build(&name, set)?;
+            self.show(&name)?;
+        }
+        for link in missing {
+            symlinkat(format!("{DATA}/{link}"), self.at(), link)
+                .map_err(|error| self.directory.failed_at("make", link, error))?;
+        }
+        self.settle()?;
+        Ok(written)
+    }
+
+    /// Which links have to be made. Something else in their places, or in the rename's, is refused.
+    fn missing_links<'s>(
+        &self,
+        held: &ledger::Atomic,
+        needed: &BTreeSet<&'s str>,
+    ) -> Result<BTreeSet<&'s str>> {
+        let failed = |name: &str, error| self.directory.failed_at("look at", name, error);
+        let is_there = |name: &str| {
+            look(self.at(), name).map(|found| found.is_some()).map_err(|error| failed(name, error))
+        };
+        if is_there(NEW_DATA)? {
+            return Err(self.directory.in_the_way(NEW_DATA));
+        }
+        let mut missing = BTreeSet::new();
+        for link in needed {
+            let named = held.links.contains(*link);
+            if named && self.is_our_link(link).map_err(|error| failed(link, error))? {
+                continue;
+            }
+            if is_there(link)? {
+                return Err(self.directory.in_the_way(link));
+            }
+            missing.insert(*link);
+        }
+        Ok(missing)
+    }
+
+    /// What differs from the shown generation, and whether that generation is the set exactly.
+    fn compare(
+        &self,
+        held: &ledger::Atomic,
+        current: Option<&str>,
+        set: &Set<'_>,
+        missing: &BTreeSet<&str>,
+    ) -> Result<(Written, bool)> {
+        let mut written = Written::default();
+        let mut same = true;
+        let shown = match current.map(|name| folder(self.at(), name)) {
+            None => None,
+            Some(Ok(shown)) => Some(shown),
+            // Somebody removed it: all of it is written anew.
+            Some(Err(error)) if is_no_folder(error) => None,
+            Some(Err(error)) => return Err(self.directory.failed("read", error)),
+        };
+        let mut folders = shown.as_ref().map(Folders::below);
+        for (path, file) in set {
+            let failed = |error| self.directory.failed_at("read", path, error);
+            let found = match &mut folders {
+                Some(folders) => look_below(folders, path).map_err(failed)?.filter(is_file),
+                None => None,
+            };
+            let equal = match (&mut folders, found) {
+                (Some(folders), Some(_)) => folders
+                    .of(path)
+                    .and_then(|(at, name)| is_as(at, name, file, self.owner))
+                    .map_err(failed)?,
+                _ => false,
+            };
+            same &= equal;
+            let first = path.split('/').next().unwrap_or(path);
+            if found.is_none() || missing.contains(first) {
+                written.added.push((*path).to_owned());
+            } else if !equal {
+                written.changed.push((*path).to_owned());
+            }
+        }
+        if let Some(files) = current.and_then(|name| held.generations.get(name)) {
+            written.removed =
+                files.iter().filter(|p| !set.contains_key(p.as_str())).cloned().collect();
+            same &= written.removed.is_empty();
+        }
+        Ok((written, same && current.is_some()))
+    }
+
+    /// Makes a generation with all its files.
+    fn build(&self, generation: &str, set: &Set<'_>) -> Result<()> {
+        let failed = |error| self.directory.failed_at("make", generation, error);
+        let root = make_folder(self.at(), generation).map_err(failed)?;
+        let mut there = BTreeSet::new();
+        let mut folders = Folders::below(&root);
+        for (path, file) in set {
+            make_folders(root.as_fd(), path, &mut there)
+                .and_then(|()| folders.of(path))
+                .and_then(|(at, name)| create(at, name, file, self.owner, self.durable()))
+                .map_err(|error| self.directory.failed_at("write", path, error))?;
+        }
+        for path in there.into_iter().rev() {
+            folder(root.as_fd(), path)
+                .and_then(|opened| self.flush(opened.as_fd()))
+                .map_err(|error| self.directory.failed_at("flush", path, error))?;
+        }
+        self.flush(root.as_fd()).and_then(|()| self.flush(self.at())).map_err(failed)
+    }
+
+    /// The one rename.
+    fn show(&self, generation: &str) -> Result<()> {
+        symlinkat(generation, self.at(), NEW_DATA)
+            .and_then(|()| renameat(self.at(), NEW_DATA, self.at(), DATA))
+            .map_err(|error| self.directory.failed_at("replace", DATA, error))
+    }
+
+    /// Whether the name is a link as this layout has them.
+    fn is_our_link(&self, name: &str) -> Result<bool, Errno> {
+        let target = link_target(self.at(), name)?;
+        Ok(target.is_some_and(|target| {
+            target.strip_prefix(DATA).and_then(|rest| rest.strip_prefix('/')) == Some(name)
+        }))
+    }
+
+    /// Removes our files of a generation, then its folders. What else somebody put there stays.
+    fn remove_generation(&self, name: &str, files: &BTreeSet<String>) -> Result<()> {
+        let failed = |error| self.directory.failed_at("remove", name, error);
+        let root: OwnedFd = match folder(self.at(), name) {
+            Ok(root) => root,
+            Err(error) if is_no_folder(error) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut opened = Folders::below(&root);
+        for path in files {
+            match opened.of(path).and_then(|(at, name)| remove(at, name, AtFlags::empty())) {
+                // It became a directory, or its folder something else.
+                Err(Errno::ISDIR | Errno::PERM) => {}
+                Err(error) if is_no_folder(error) => {}
+                outcome => outcome.map_err(failed)?,
+            }
+        }
+        let inner = folders(files.iter().map(String::as_str));
+        for path in inner.into_iter().rev() {
+            let (parent, last) = split(path);
+            let gone = folder(root.as_fd(), parent)
+                .and_then(|at| remove(at.as_fd(), last, AtFlags::REMOVEDIR));
+            match gone {
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                Err(error) if is_no_folder(error) => {}
+                outcome => outcome.map_err(failed)?,
+            }
+        }
+        match remove(self.at(), name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                let left = printable(name, 64);
+                tracing::warn!(
+                    directory = self.directory.shown(),
+                    left,
+                    "files that akvfs did not write were put among its own; they are left there"
+                );
+                Ok(())
+            }
+            outcome => outcome.map_err(failed),
+        }
+    }
+
+    fn durable(&self) -> bool {
+        !self.directory.is_memory()
+    }
+
+    fn flush(&self, opened: BorrowedFd<'_>) -> Result<(), Errno> {
+        if self.durable() { rustix::fs::fsync(opened) } else { Ok(()) }
+    }
+}
+
+/// The first path elements: the names of the visible links.
+fn firsts<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    paths.map(|path| path.split('/').next().unwrap_or(path)).collect()
+}
+
+/// A name for a new generation, in kubelet's form.
+fn name() -> String {
+    let time = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S").to_string();
+    // It must only be new, not hard to guess: nobody else may write the directory.
+    let random = RandomState::new().build_hasher().finish() % 1_000_000_000;
+    format!("{time}.{random:09}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_are_named_as_kubelet_names_them() {
+        let name = name();
+        let (time, random) = name.split_once('.').and(name.rsplit_once('.')).unwrap();
+        assert_eq!(time.len(), "..2026_01_31_12_00_00".len(), "{name}");
+        assert!(random.bytes().all(|byte| byte.is_ascii_digit()), "{name}");
+        assert_eq!(time.matches('_').count(), 5, "{name}");
+    }
+}
