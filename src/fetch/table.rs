@@ -58,7 +58,7 @@ pub(super) struct Wish<'a> {
 pub(super) struct Table<V> {
     /// Knows why a vault does not answer anybody.
     vault: Vault,
-    /// Two pointers for each: a third of the places of a map is empty, or more.
+    /// Two pointers for each: up to half of the places of a map are empty.
     entries: DashMap<Arc<ValueKey>, Arc<Entry<V>>>,
     clock: Clock,
     ages: Ages,
