@@ -52,6 +52,8 @@ pub mod telemetry;
 pub mod vault;
 mod version;
 pub mod view;
+#[cfg(any(windows, test))]
+mod windows;
 
 pub use error::{Code, Error, Hop, Result};
 pub use secret::Secret;

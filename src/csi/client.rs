@@ -2,23 +2,21 @@
 
 use std::path::PathBuf;
 
+use hyper_util::rt::TokioIo;
+
 use crate::error::{Code, Error, Result};
 
 /// Connects to the socket.
 ///
 /// # Errors
 /// When nobody listens there.
-#[cfg(unix)]
 pub async fn connect(socket: PathBuf) -> Result<tonic::transport::Channel> {
-    use hyper_util::rt::TokioIo;
-    use tokio::net::UnixStream;
-
     let path = socket.clone();
     // The URI is never resolved: the connector below decides where to go.
     tonic::transport::Endpoint::from_static("http://localhost")
         .connect_with_connector(tower::service_fn(move |_| {
             let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            async move { imp::connect(path).await.map(TokioIo::new) }
         }))
         .await
         .map_err(|_| {
@@ -26,8 +24,22 @@ pub async fn connect(socket: PathBuf) -> Result<tonic::transport::Channel> {
         })
 }
 
-/// Not on this platform yet.
-#[cfg(not(unix))]
-pub async fn connect(_socket: PathBuf) -> Result<tonic::transport::Channel> {
-    Err(Error::new(Code::Local, "Unix sockets are not served on this platform yet"))
+#[cfg(unix)]
+mod imp {
+    use std::path::PathBuf;
+
+    pub(super) async fn connect(path: PathBuf) -> std::io::Result<tokio::net::UnixStream> {
+        tokio::net::UnixStream::connect(path).await
+    }
+}
+
+#[cfg(windows)]
+mod imp {
+    use std::path::PathBuf;
+
+    use crate::csi::listen::{accept, carrier};
+
+    pub(super) async fn connect(path: PathBuf) -> std::io::Result<accept::Connection> {
+        accept::connect(path, carrier()).await
+    }
 }

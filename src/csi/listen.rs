@@ -1,12 +1,27 @@
-//! The provider's socket: only root and our own user may talk to it.
+//! The provider's socket: only the machine's administrators and our own user may talk to it.
 //!
-//! The socket is bound in a private directory beside its place and renamed over it, so that it never
-//! exists with a wider mode and a restart replaces the old file in one step. The peer's uid is
-//! checked again on each connection.
+//! `unix` and `windows` bind it, each in its system's way. tokio has no Unix sockets on Windows, so
+//! there `accept` takes connections on a thread of its own; `bridge` is the way to carry their bytes that
+//! asks least of the system. These two know nothing of Windows, and their tests run on Linux.
 
 use std::path::PathBuf;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
+
+#[cfg(any(windows, test))]
+pub mod accept;
+#[cfg(any(windows, test))]
+mod bridge;
+#[cfg(unix)]
+#[path = "listen/unix.rs"]
+mod imp;
+#[cfg(windows)]
+#[path = "listen/windows.rs"]
+mod imp;
+
+#[cfg(windows)]
+pub(crate) use imp::carrier;
+pub use imp::{Listener, bind};
 
 /// A parsed `--endpoint`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,22 +38,24 @@ impl Endpoint {
     /// # Errors
     /// Another scheme, or nothing behind it.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::parse_for(text, cfg!(windows))
+    }
+
+    fn parse_for(text: &str, windows: bool) -> Result<Self> {
         let invalid = || {
+            let example = match windows {
+                true => r"--endpoint unix://C:\provider\azure.sock",
+                false => "--endpoint unix:///var/run/secrets-store-csi-providers/azure.sock",
+            };
             Error::class(format!("invalid endpoint: {}", crate::error::printable(text, 128)))
-                .fix("--endpoint unix:///var/run/secrets-store-csi-providers/azure.sock")
+                .fix(example)
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
         if rest.is_empty() {
             return Err(invalid());
         }
         if scheme.eq_ignore_ascii_case("unix") {
-            // Upstream's paths are absolute, however many slashes were written.
-            let absolute = cfg!(windows) || rest.starts_with('/');
-            Ok(Endpoint::Unix(PathBuf::from(if absolute {
-                rest.into()
-            } else {
-                format!("/{rest}")
-            })))
+            Ok(Endpoint::Unix(if windows { on_windows(rest) } else { absolute(rest) }.into()))
         } else if scheme.eq_ignore_ascii_case("tcp") {
             Ok(Endpoint::Tcp(rest.to_owned()))
         } else {
@@ -47,150 +64,26 @@ impl Endpoint {
     }
 }
 
-pub use imp::{Listener, bind};
-
-#[cfg(unix)]
-mod imp {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    use std::path::Path;
-    use std::pin::Pin;
-    use std::task::{Context, Poll, ready};
-    use std::time::Duration;
-
-    use tokio::net::{UnixListener, UnixStream};
-    use tokio::time::{Sleep, sleep};
-    use tokio_stream::Stream;
-
-    use super::{Code, Error, Result};
-
-    /// The socket's name until it is renamed to its place.
-    const INNER: &str = "s";
-    /// After an accept that failed: with no descriptor left the next one fails at once, too.
-    const PAUSE: Duration = Duration::from_millis(100);
-
-    /// Accepted connections whose peer may talk to us.
-    #[derive(Debug)]
-    pub struct Listener {
-        socket: UnixListener,
-        pause: Option<Pin<Box<Sleep>>>,
-    }
-
-    /// Binds the socket, mode 0700, in place of a stale one.
-    ///
-    /// # Errors
-    /// The directory is missing or not ours to write, or the path is not free for a socket.
-    pub fn bind(path: &Path) -> Result<Listener> {
-        let failed = |what: &str, error: std::io::Error| {
-            Error::new(Code::Local, format!("socket {}: {what}: {}", path.display(), error.kind()))
-                .fix("the directory must exist and be writable; socket paths are short, 90 bytes are safe")
-        };
-        if path.file_name().is_none() {
-            return Err(failed("no file name", std::io::ErrorKind::InvalidInput.into()));
-        }
-        match std::fs::symlink_metadata(path) {
-            Ok(found) => {
-                use std::os::unix::fs::FileTypeExt;
-                if !found.file_type().is_socket() {
-                    return Err(failed(
-                        "the path is in use",
-                        std::io::ErrorKind::AlreadyExists.into(),
-                    ));
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed("stat", error)),
-        }
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let private = parent.join(format!(".akvfs-{}", std::process::id()));
-        // Left behind by a killed process with our pid: it can only be an empty private directory.
-        let _ = std::fs::remove_file(private.join(INNER));
-        let _ = std::fs::remove_dir(&private);
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&private)
-            .map_err(|error| failed("private directory", error))?;
-        // A short name: the path of a socket is bounded, and this one has a directory more.
-        let inner = private.join(INNER);
-        let bound = UnixListener::bind(&inner)
-            .and_then(|listener| {
-                std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o700))?;
-                std::fs::rename(&inner, path)?;
-                Ok(listener)
-            })
-            .map_err(|error| failed("bind", error));
-        let _ = std::fs::remove_file(&inner);
-        let _ = std::fs::remove_dir(&private);
-        bound.map(|socket| Listener { socket, pause: None })
-    }
-
-    impl Stream for Listener {
-        type Item = std::io::Result<UnixStream>;
-
-        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-            loop {
-                if let Some(pause) = &mut self.pause {
-                    ready!(pause.as_mut().poll(cx));
-                    self.pause = None;
-                }
-                match ready!(self.socket.poll_accept(cx)) {
-                    Ok((stream, _)) if welcome(&stream) => return Poll::Ready(Some(Ok(stream))),
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::warn!(err = %error, "a connection cannot be accepted");
-                        self.pause = Some(Box::pin(sleep(PAUSE)));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Root, or the user we run as.
-    fn welcome(stream: &UnixStream) -> bool {
-        let ours = rustix::process::geteuid().as_raw();
-        match stream.peer_cred() {
-            Ok(peer) if peer.uid() == 0 || peer.uid() == ours => true,
-            Ok(peer) => {
-                tracing::warn!(uid = peer.uid(), "refused a connection of another user");
-                false
-            }
-            Err(error) => {
-                tracing::warn!(err = %error, "refused a connection of an unknown user");
-                false
-            }
-        }
-    }
+/// Upstream's paths are absolute, however many slashes were written.
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
 }
 
-/// No listener here yet: the provider ends with the reason.
-#[cfg(not(unix))]
-mod imp {
-    use std::path::Path;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    use tokio_stream::Stream;
-
-    use super::{Code, Error, Result};
-
-    /// Never made on this platform.
-    #[derive(Debug)]
-    pub enum Listener {}
-
-    /// Always an error on this platform.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn bind(_: &Path) -> Result<Listener> {
-        Err(Error::new(Code::Local, "the provider does not run on this platform yet"))
-    }
-
-    impl Stream for Listener {
-        type Item = std::io::Result<tokio::io::DuplexStream>;
-
-        fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-            match *self {}
+/// Windows' own spelling of `C:\\x` (upstream's manifest), `C:/x` and `/C:/x` (as URLs have it).
+fn on_windows(path: &str) -> String {
+    let drive = |path: &str| {
+        let mut start = path.bytes();
+        start.next().is_some_and(|b| b.is_ascii_alphabetic()) && start.next() == Some(b':')
+    };
+    let path = path.strip_prefix('/').filter(|rest| drive(rest)).unwrap_or(path);
+    let mut out = String::with_capacity(path.len());
+    for c in path.chars().map(|c| if c == '/' { '\\' } else { c }) {
+        // Not at the start: there two are a server's name.
+        if c != '\\' || out.len() < 2 || !out.ends_with('\\') {
+            out.push(c);
         }
     }
+    out
 }
 
 #[cfg(test)]
@@ -200,7 +93,9 @@ mod tests {
     #[test]
     fn endpoints_parse_as_upstreams_do() {
         for bad in ["udp:///x", "unix://", "tcp://", "x", ""] {
-            assert!(Endpoint::parse(bad).is_err(), "{bad}");
+            for windows in [false, true] {
+                assert!(Endpoint::parse_for(bad, windows).is_err(), "{bad}");
+            }
         }
         assert_eq!(Endpoint::parse("tcp://:7777").unwrap(), Endpoint::Tcp(":7777".to_owned()));
         for good in [
@@ -209,30 +104,26 @@ mod tests {
             "unix://provider/azure.sock",
         ] {
             assert_eq!(
-                Endpoint::parse(good).unwrap(),
+                Endpoint::parse_for(good, false).unwrap(),
                 Endpoint::Unix(PathBuf::from("/provider/azure.sock"))
             );
         }
     }
 
-    #[cfg(unix)]
-    #[tokio::test]
-    async fn a_stale_socket_is_replaced_and_a_file_is_not() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("azure.sock");
-        drop(bind(&path).unwrap());
-        let _live = bind(&path).unwrap();
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
-        assert_eq!(
-            std::fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "the private directory is gone"
-        );
-        let file = dir.path().join("file");
-        std::fs::write(&file, "x").unwrap();
-        assert!(bind(&file).is_err());
-        assert_eq!(std::fs::read(&file).unwrap(), b"x");
+    #[test]
+    fn on_windows_a_path_has_a_drive_and_either_slash() {
+        for (text, path) in [
+            (r"unix://C:\provider\azure.sock", r"C:\provider\azure.sock"),
+            (r"unix://C:\\provider\\azure.sock", r"C:\provider\azure.sock"),
+            ("unix://C:/provider/azure.sock", r"C:\provider\azure.sock"),
+            ("unix:///C:/provider/azure.sock", r"C:\provider\azure.sock"),
+            ("unix:///tmp/azure.sock", r"\tmp\azure.sock"),
+        ] {
+            assert_eq!(
+                Endpoint::parse_for(text, true).unwrap(),
+                Endpoint::Unix(PathBuf::from(path)),
+                "{text}"
+            );
+        }
     }
 }
