@@ -24,11 +24,11 @@ impl Rules {
         if cfg!(windows) { Rules::Windows } else { Rules::Unix }
     }
 
-    /// What two paths must differ in to be two files.
-    pub(super) fn identity(self, path: &str) -> String {
+    /// What two paths must differ in to be two files; folders end in `/`.
+    pub(crate) fn identity(self, path: &str) -> String {
         match self {
             Rules::Unix => path.to_owned(),
-            Rules::Windows => path.to_lowercase().replace('\\', "/"),
+            Rules::Windows => path.replace('\\', "/").chars().map(folded).collect(),
         }
     }
 }
@@ -172,7 +172,42 @@ fn component_is_plain_on_windows(component: &str) -> Result<()> {
             printable(component, 32)
         )));
     }
+    if is_like_a_short_name(component) {
+        return Err(Error::class(format!(
+            "file name must not look like the short name of another file on Windows: {}",
+            printable(component, 32)
+        ))
+        .fix("another objectAlias, without '~' before digits"));
+    }
     Ok(())
+}
+
+/// A character without its case. Windows compares names unit by unit, by a table that each volume keeps
+/// from the day it was formatted. This is Unicode's mapping of today where it gives one character, up and
+/// down again: it holds a few characters for equal that a volume tells apart (the Kelvin sign and k, a
+/// dotless i and i, scripts outside the basic plane), and none for different that an usual volume does not.
+fn folded(c: char) -> char {
+    fn only(mut mapped: impl Iterator<Item = char>, c: char) -> char {
+        match (mapped.next(), mapped.next()) {
+            (Some(one), None) => one,
+            _ => c,
+        }
+    }
+    let upper = only(c.to_uppercase(), c);
+    only(upper.to_lowercase(), upper)
+}
+
+/// Whether this could be the short name (`LONGNA~1.TXT`) that Windows gives to another file. Eight
+/// characters with a tilde and digits at their end, then at most three of an extension.
+fn is_like_a_short_name(component: &str) -> bool {
+    let (base, extension) = component.split_once('.').unwrap_or((component, ""));
+    let Some((start, number)) = base.rsplit_once('~') else { return false };
+    !start.is_empty()
+        && base.chars().count() <= 8
+        && extension.chars().count() <= 3
+        && !extension.contains('.')
+        && !number.is_empty()
+        && number.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// CON, PRN, AUX, NUL, CONIN$, CONOUT$, COM0-COM9 and LPT0-LPT9 (the superscripts 1 to 3 count as
@@ -235,7 +270,20 @@ mod tests {
 
     #[test]
     fn windows_refuses_what_it_reads_differently() {
-        for text in ["C:\\x", "c:/x", "C:x", "\\x", "\\\\server\\share"] {
+        for text in [
+            "C:\\x",
+            "c:/x",
+            "C:x",
+            "c:",
+            "\\x",
+            "\\\\server\\share",
+            "//server/share",
+            "\\\\?\\C:\\x",
+            "\\\\?\\UNC\\server\\share",
+            "\\\\.\\pipe\\x",
+            "\\??\\C:\\x",
+            "//?/C:/x",
+        ] {
             assert_eq!(
                 refused(text, Rules::Windows),
                 "file name must be a relative path",
@@ -255,11 +303,75 @@ mod tests {
             ("LPT\u{b2}.log", "device"),
             ("conout$", "device"),
             ("com0 .txt", "device"),
+            ("CON.", "dot or a space"),
+            ("prn.tar.gz", "device"),
+            ("NUL.txt", "device"),
+            ("CONIN$", "device"),
+            ("conin$.x", "device"),
+            ("COM9.log", "device"),
+            ("com\u{b9}", "device"),
+            ("Com\u{b3}.x", "device"),
+            ("lpt0", "device"),
+            ("LPT9.", "dot or a space"),
+            ("a/lpt1/b", "device"),
+            ("a ", "dot or a space"),
+            ("a. .", "dot or a space"),
+            ("ab::$DATA", "any of"),
+            ("ab:x:$INDEX_ALLOCATION", "any of"),
+            ("LONGNA~1", "short name"),
+            ("longna~1.txt", "short name"),
+            ("a~1.t", "short name"),
+            ("x/AB12F3~9/y", "short name"),
+            ("a~12345.pem", "short name"),
         ] {
             assert!(refused(text, Rules::Windows).contains(why), "{text}");
         }
-        for good in ["a/b", "console", "com10", "com", "nul1", "a b", ".x"] {
+        for good in [
+            "a/b",
+            "console",
+            "com10",
+            "com",
+            "nul1",
+            "a b",
+            ".x",
+            "com\u{2074}",
+            "conin",
+            "con-x",
+            "~1",
+            "a~b",
+            "a~",
+            "longname~1",
+            "a~1.json",
+            "a~1.t.x",
+            "\u{e9}.txt",
+            "#1",
+            "a;b",
+        ] {
             assert_eq!(FilePath::parse_with(good, Rules::Windows).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn windows_tells_names_apart_without_their_case() {
+        for (one, other, same) in [
+            ("a/B", "A/b", true),
+            ("a\\b\\1", "A/b/1", true),
+            ("\u{c9}", "\u{e9}", true),
+            ("\u{3a3}", "\u{3c3}", true),
+            // At a word's end lower case would be another character, which Windows does not look at.
+            ("A\u{3a3}", "a\u{3c3}", true),
+            ("a\u{3c2}", "A\u{3a3}", true),
+            ("\u{1c4}", "\u{1c5}", true),
+            // One character and not two, as on Windows: neither is the other.
+            ("\u{df}", "ss", false),
+            ("\u{130}", "i\u{307}", false),
+            // Composed and decomposed.
+            ("\u{e9}", "e\u{301}", false),
+            ("a", "b", false),
+        ] {
+            let identity = |text| Rules::Windows.identity(text);
+            assert_eq!(identity(one) == identity(other), same, "{one} {other}");
+            assert_ne!(Rules::Unix.identity(one), Rules::Unix.identity(other));
         }
     }
 
