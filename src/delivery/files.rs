@@ -8,9 +8,13 @@
 mod set;
 #[cfg(unix)]
 mod unix;
+#[cfg(any(windows, test))]
+mod windows;
 
 #[cfg(unix)]
 pub use unix::Writer;
+#[cfg(windows)]
+pub use windows::Writer;
 
 pub use crate::view::Layout;
 

@@ -7,7 +7,9 @@ use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::path::Path;
 use std::ptr;
 
-use windows_sys::Win32::Foundation::{ERROR_SUCCESS, HLOCAL, LocalFree};
+use windows_sys::Win32::Foundation::{
+    ERROR_SUCCESS, GENERIC_WRITE, HLOCAL, INVALID_HANDLE_VALUE, LocalFree,
+};
 use windows_sys::Win32::Security::Authorization::{
     ConvertSecurityDescriptorToStringSecurityDescriptorW, ConvertSidToStringSidW,
     ConvertStringSecurityDescriptorToSecurityDescriptorW, GetSecurityInfo, SDDL_REVISION_1,
@@ -19,9 +21,11 @@ use windows_sys::Win32::Security::{
     SECURITY_ATTRIBUTES, TOKEN_QUERY, TOKEN_USER, TokenUser,
 };
 use windows_sys::Win32::Storage::FileSystem::{
-    CreateDirectoryW, FILE_FLAG_BACKUP_SEMANTICS, FILE_FLAG_OPEN_REPARSE_POINT, READ_CONTROL,
-    WRITE_DAC,
+    CREATE_NEW, CreateDirectoryW, CreateFileW, DELETE, FILE_ATTRIBUTE_NORMAL,
+    FILE_FLAG_BACKUP_SEMANTICS, FILE_FLAG_OPEN_REPARSE_POINT, FILE_READ_ATTRIBUTES,
+    GetVolumeInformationByHandleW, READ_CONTROL, WRITE_DAC,
 };
+use windows_sys::Win32::System::SystemServices::FILE_PERSISTENT_ACLS;
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
 
 use super::wide;
@@ -85,6 +89,31 @@ pub(crate) fn create_folder(path: &Path, sddl: &str) -> io::Result<()> {
         0 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// Makes a file to write, which must not be there yet, with this list from its first moment, or with the
+/// folder's. Nobody else can open it before it is closed.
+pub(crate) fn create_file(path: &Path, sddl: Option<&str>) -> io::Result<File> {
+    let descriptor = sddl.map(descriptor).transpose()?;
+    let attributes = descriptor.as_ref().map(attributes);
+    let path = wide(path.as_os_str())?;
+    // SAFETY: path and attributes live until the call returns.
+    let handle = unsafe {
+        CreateFileW(
+            path.as_ptr(),
+            GENERIC_WRITE | DELETE,
+            0,
+            attributes.as_ref().map_or(ptr::null(), ptr::from_ref),
+            CREATE_NEW,
+            FILE_ATTRIBUTE_NORMAL | FILE_FLAG_OPEN_REPARSE_POINT,
+            ptr::null_mut(),
+        )
+    };
+    if handle == INVALID_HANDLE_VALUE {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new handle that nobody else has.
+    Ok(unsafe { File::from_raw_handle(handle) })
 }
 
 /// Gives what is at `path` itself this list, in place of its own and of what it has from the folder above.
@@ -151,6 +180,26 @@ pub(crate) fn list(path: &Path) -> io::Result<String> {
         return Err(io::Error::last_os_error());
     }
     Ok(Local(text.cast()).text())
+}
+
+/// Whether the file system of a folder keeps access lists.
+pub(crate) fn has_lists(folder: &Path) -> io::Result<bool> {
+    let file = open(folder, FILE_READ_ATTRIBUTES)?;
+    let mut flags = 0;
+    // SAFETY: the handle lives until the call returns; only the flags are asked for.
+    let known = unsafe {
+        GetVolumeInformationByHandleW(
+            file.as_raw_handle(),
+            ptr::null_mut(),
+            0,
+            ptr::null_mut(),
+            ptr::null_mut(),
+            &raw mut flags,
+            ptr::null_mut(),
+            0,
+        )
+    };
+    if known == 0 { Err(io::Error::last_os_error()) } else { Ok(flags & FILE_PERSISTENT_ACLS != 0) }
 }
 
 /// The account we run as (`S-1-...`).

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::accept::{self, Carrier, Incoming};
 use crate::error::{Code, Error, Result};
-use crate::windows::attributes::{Kind, kind};
+use crate::windows::attributes::{self, Kind};
 use crate::windows::{sddl, security};
 
 /// Bytes of a socket's address, its NUL included.
@@ -55,11 +55,12 @@ pub fn bind(path: &Path) -> Result<Listener> {
             Err(error) => return Err(failed("the folder cannot be made", error)),
         }
     }
-    match kind(path).map_err(|error| failed("the path cannot be looked at", error))? {
+    let there = attributes::look(path);
+    match there.map_err(|error| failed("the path cannot be looked at", error))? {
         None => {}
-        Some(Kind::Socket) => std::fs::remove_file(path)
+        Some((Kind::Socket, _)) => std::fs::remove_file(path)
             .map_err(|error| failed("the old socket cannot be removed", error))?,
-        Some(Kind::File | Kind::Folder | Kind::Reparse) => {
+        Some((Kind::File | Kind::Folder | Kind::Reparse, _)) => {
             return Err(failed("the path is in use", std::io::ErrorKind::AlreadyExists.into()));
         }
     }
