@@ -64,7 +64,9 @@ pub async fn provider(args: ProviderArgs, stop: CancellationToken) -> Result<()>
             construct_pem_chain: args.construct_pem_chain,
             separate_files: args.write_cert_and_key_in_separate_files,
         },
+        mode: args.mount_mode,
         max_bytes: args.max_response_bytes,
+        max_written_bytes: args.max_written_bytes,
     };
     let mut mounter = Mounter::new(fetch, clouds, options);
     if let Some(path) = args.policy.clone() {

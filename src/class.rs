@@ -79,8 +79,41 @@ pub struct MountSpec {
     /// `maxStale`: how long after the vault's last answer values may still be given while it cannot be
     /// asked, to a first mount too. `None`: to mounts that have them, as long as the operator allows.
     pub max_stale: Option<Duration>,
+    /// `mountMode`; `None`: as the operator's default says.
+    pub mount_mode: Option<MountMode>,
     /// Notices for the log: deprecated spellings, merged duplicates, likely mistakes. No secrets.
     pub notices: Vec<String>,
+}
+
+/// How a pod gets its files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MountMode {
+    /// The CSI driver writes them: the response holds their bytes.
+    #[default]
+    Files,
+    /// A FUSE tree stands in their place.
+    Fuse,
+    /// The provider writes them: the response holds none.
+    Write,
+}
+
+impl MountMode {
+    /// All of them.
+    pub const ALL: [MountMode; 3] = [MountMode::Files, MountMode::Fuse, MountMode::Write];
+
+    /// As a class, a policy and `--mount-mode` spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            MountMode::Files => "files",
+            MountMode::Fuse => "fuse",
+            MountMode::Write => "write",
+        }
+    }
+
+    /// Reads [`MountMode::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text)
+    }
 }
 
 /// The objects of a mount.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
+use crate::class::MountMode;
 pub(crate) use crate::class::duration::parse as duration;
 use crate::telemetry::Format;
 
@@ -78,6 +79,12 @@ pub struct ProviderArgs {
     /// Most bytes of one Mount's response; the driver takes 4 MiB
     #[arg(long, value_name = "BYTES", default_value_t = 4 * 1024 * 1024, env = "AKVFS_MAX_RESPONSE_BYTES")]
     pub max_response_bytes: usize,
+    /// How pods get their files whose class names no mountMode: files (the driver writes them), or write (the provider does)
+    #[arg(long, value_name = "MODE", default_value = "files", value_parser = mount_mode, env = "AKVFS_MOUNT_MODE")]
+    pub mount_mode: MountMode,
+    /// Most bytes of the files that the provider writes for one Mount
+    #[arg(long, value_name = "BYTES", default_value_t = 16 * 1024 * 1024, env = "AKVFS_MAX_WRITTEN_BYTES")]
+    pub max_written_bytes: usize,
     /// How old a value may be that a new mount gets: pods that start together ask the vault once
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, env = "AKVFS_MOUNT_MAX_AGE")]
     pub mount_max_age: Duration,
@@ -228,6 +235,16 @@ fn go_bool(text: &str) -> Result<bool, String> {
         "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
         "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
         _ => Err("expected true or false".to_owned()),
+    }
+}
+
+fn mount_mode(text: &str) -> Result<MountMode, String> {
+    match MountMode::parse(text) {
+        Some(MountMode::Fuse) => {
+            Err("fuse is not possible at a CSI target in this version".to_owned())
+        }
+        Some(mode) => Ok(mode),
+        None => Err("expected files or write".to_owned()),
     }
 }
 

@@ -14,6 +14,7 @@ mod observe;
 mod published;
 mod slots;
 mod targets;
+mod write;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -17,7 +17,7 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::class::{Claim, MountSpec, Pod, Tenant};
+use crate::class::{Claim, MountMode, MountSpec, Pod, Tenant};
 use crate::error::{Code, Error, Result, printable};
 
 pub use file::PolicyFile;
@@ -116,26 +116,6 @@ impl VmClient {
             VmClient::Any => true,
             VmClient::System => claimed.is_none(),
             VmClient::User(id) => claimed.is_some_and(|claimed| id.eq_ignore_ascii_case(claimed)),
-        }
-    }
-}
-
-/// How the files get into the pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum MountMode {
-    Files,
-    Fuse,
-    Write,
-}
-
-impl MountMode {
-    const ALL: [MountMode; 3] = [MountMode::Files, MountMode::Fuse, MountMode::Write];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            MountMode::Files => "files",
-            MountMode::Fuse => "fuse",
-            MountMode::Write => "write",
         }
     }
 }
@@ -244,8 +224,7 @@ impl Limits {
         {
             return Err((format!("the cloud {}", quoted(cloud)), "clouds"));
         }
-        // The only way of delivery that a pod can ask for so far.
-        let mount_mode = MountMode::Files;
+        let mount_mode = spec.mount_mode.unwrap_or_default();
         if self.mount_modes.as_ref().is_some_and(|modes| !modes.contains(&mount_mode)) {
             return Err((format!("the mount mode {}", mount_mode.as_str()), "mountModes"));
         }

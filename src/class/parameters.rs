@@ -16,7 +16,9 @@ use super::claim::{self, Caller, Inputs};
 use super::duration;
 use super::objects;
 use super::paths::Rules;
-use super::{Claim, MountSpec, ObjectsMemo, Parsed, Pod, Request, Secrets, VaultName, Wanted};
+use super::{
+    Claim, MountMode, MountSpec, ObjectsMemo, Parsed, Pod, Request, Secrets, VaultName, Wanted,
+};
 
 pub use super::claim::{managed_identity, service_principal};
 
@@ -122,7 +124,7 @@ impl Parameters<'_> {
         {
             notices.push("clientcertificate has no effect beside clientsecret".to_owned());
         }
-        let max_stale = self.max_stale()?;
+        let (max_stale, mount_mode) = (self.max_stale()?, self.mount_mode()?);
         Ok(Parsed::Mount(Box::new(MountSpec {
             pod: self.pod,
             cloud,
@@ -130,6 +132,7 @@ impl Parameters<'_> {
             identity,
             wanted: Wanted::Objects(list.objects.clone()),
             max_stale,
+            mount_mode,
             notices,
         })))
     }
@@ -150,6 +153,17 @@ impl Parameters<'_> {
             "" => Ok(None),
             text => duration::parse(text).map(Some).map_err(|expected| {
                 Error::class(format!("maxStale is \"{}\"", printable(text, QUOTED))).fix(expected)
+            }),
+        }
+    }
+
+    /// Not upstream's: how the pod gets its files.
+    fn mount_mode(&self) -> Result<Option<MountMode>> {
+        match self.value("mountMode") {
+            "" => Ok(None),
+            text => MountMode::parse(text).map(Some).ok_or_else(|| {
+                Error::class(format!("mountMode is \"{}\"", printable(text, QUOTED)))
+                    .fix("use files, write or fuse")
             }),
         }
     }

@@ -347,3 +347,20 @@ fn a_request_shows_no_values() {
     let shown = format!("{request:?}");
     assert!(shown.contains("keyvaultName") && !shown.contains("canary"), "{shown}");
 }
+
+#[test]
+fn what_is_ours_in_a_class_is_blank_or_right() {
+    let spec = accepted(&[("mountMode", Some(" ")), ("maxStale", Some(""))], "null");
+    assert_eq!((spec.mount_mode, spec.max_stale), (None, None));
+    for mode in MountMode::ALL {
+        let spec = accepted(&[("mountMode", Some(mode.as_str()))], "null");
+        assert_eq!(spec.mount_mode, Some(mode));
+    }
+    let hour = accepted(&[("maxStale", Some("1h"))], "null");
+    assert_eq!(hour.max_stale, Some(Duration::from_secs(3600)));
+    for (key, value) in [("mountMode", "Write"), ("mountMode", "nfs\n"), ("maxStale", "1 hour")] {
+        let error = refused(&[(key, Some(value))], "null");
+        assert_eq!(error.code(), Code::ClassInvalid);
+        assert!(error.message().starts_with(&format!("{key} is \"")), "{error}");
+    }
+}

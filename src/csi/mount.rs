@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::budget::{Budget, Reserved};
-use crate::class::{self, MountSpec, ObjectsMemo, Parsed, Wanted};
+use crate::class::{self, MountMode, MountSpec, ObjectsMemo, Parsed, Pod, Wanted};
 use crate::cloud::CloudSource;
 use crate::delivery::response::{self, Room, respond};
 use crate::error::{Code, Error, Result, printable};
@@ -19,6 +19,7 @@ use serde::Deserialize;
 use super::proto::{File, MountRequest, MountResponse, ObjectVersion};
 use super::published::{Publish, Published};
 use super::slots::Slots;
+use super::write;
 
 /// The outer wrap of every failure after decoding; users grep for it.
 pub(super) const FAILED: &str = "failed to mount objects, error";
@@ -29,7 +30,7 @@ const MAX_NAME: usize = 253;
 /// A request of so many bytes is of an ordinary class: what it takes is not counted.
 const ORDINARY: usize = 16 * 1024;
 /// Bytes in memory for each byte of a request: its objects, each one's place in the response, and the
-/// requests to the vault that run. Measured with short names, which cost the most.
+/// requests to the vault that run. An estimate, for classes of short names.
 const WORK: usize = 8;
 /// The same of the most objects that a class may have.
 const MOST_WORK: usize = 1024 * 1024;
@@ -161,25 +162,25 @@ impl Mounter {
         target: &str,
         deadline: Instant,
     ) -> Result<MountResponse> {
-        let spec = match class::parameters::resolve_with(request, &self.clouds, Some(&self.parsed))?
-        {
-            Parsed::Nothing { notices } => {
-                notices.iter().for_each(|notice| tracing::warn!(notice, "class"));
-                return Ok(MountResponse::default());
-            }
-            Parsed::Mount(spec) => *spec,
-        };
-        let pod = spec
-            .pod
-            .as_ref()
-            .map_or_else(String::new, |pod| format!("{}/{}", pod.namespace, pod.name));
-        spec.notices.iter().for_each(|notice| tracing::warn!(pod, notice, "class"));
+        let mut spec =
+            match class::parameters::resolve_with(request, &self.clouds, Some(&self.parsed))? {
+                Parsed::Nothing { notices } => {
+                    notices.iter().for_each(|notice| tracing::warn!(notice, "class"));
+                    return Ok(MountResponse::default());
+                }
+                Parsed::Mount(spec) => spec,
+            };
+        let shown = |pod: &Pod| format!("{}/{}", pod.namespace, pod.name);
+        let name = spec.pod.as_ref().map_or_else(String::new, shown);
+        spec.notices.iter().for_each(|notice| tracing::warn!(pod = name, notice, "class"));
+        let asked = *spec.mount_mode.get_or_insert(self.options.mode);
         let (options, max_stale) = self.permitted(&spec, deadline).await?;
-        let namespace = spec.pod.map_or_else(String::new, |pod| pod.namespace);
+        let pod = spec.pod;
+        let namespace = pod.as_ref().map_or_else(String::new, |pod| pod.namespace.clone());
         let Wanted::Objects(objects) = spec.wanted else {
             return Err(Error::new(Code::Internal, "a Mount cannot ask for a listing"));
         };
-        tracing::debug!(pod, vault = %spec.vault, objects = objects.len(), "mounting");
+        tracing::debug!(pod = name, vault = %spec.vault, objects = objects.len(), "mounting");
         let vault = VaultRef { cloud: spec.cloud, name: spec.vault };
         let url = vault.url();
         let access = Access::new(self.fetch.clone(), spec.identity, vault).in_group(&namespace);
@@ -197,6 +198,28 @@ impl Mounter {
             )
             .fix("check the vault's health"))
         })?;
+        // Before objects are asked for: what cannot be written need not be fetched.
+        let (mode, writer) = match asked {
+            MountMode::Files => (asked, None),
+            MountMode::Write => match write::open(target, pod.as_ref(), deadline).await? {
+                Some(writer) => (asked, Some(writer)),
+                None => {
+                    tracing::info!(
+                        pod = name,
+                        "the driver goes on writing this volume until the pod is replaced"
+                    );
+                    (MountMode::Files, None)
+                }
+            },
+            MountMode::Fuse => {
+                return Err(Error::new(
+                    Code::FuseUnavailable,
+                    "mountMode: fuse is not possible at a CSI target in this version",
+                )
+                .fix("use mountMode: files, or write"));
+            }
+        };
+        let bound = options.bound(mode);
         let content = self.published.content(proof.identity(), &url, &objects);
         let demand = match self.published.begin(target, content) {
             Publish::Again => {
@@ -207,15 +230,19 @@ impl Mounter {
             }
         };
         let (access, room) = (access.begun_with(proof), &self.room);
-        let delivered = respond(Arc::new(access), objects, options, room, demand, deadline);
+        let render = options.render;
+        let delivered = respond(Arc::new(access), objects, render, bound, room, demand, deadline);
         let delivered = delivered.await;
-        let (delivered, _place) =
+        let (mut delivered, _place) =
             delivered.inspect_err(|error| self.published.failed(target, error))?;
-        let response = answer(delivered);
+        if let Some(writer) = writer {
+            delivered = write::write(writer, delivered, deadline).await?;
+        }
+        let response = answer(delivered, mode);
         // With its ids and framing: the driver's limit is on the message, and what its client says
         // then is a code that kubelet holds for not final.
         match response.encoded_len() > options.max_bytes {
-            true => Err(response::too_large(options.max_bytes)),
+            true => Err(options.bound(MountMode::Files).too_large()),
             false => {
                 self.published.delivered(target, content);
                 Ok(response)
@@ -244,6 +271,7 @@ impl Mounter {
             let granted = policy.check(spec)?;
             let ceiling = granted.max_response_bytes.unwrap_or(usize::MAX);
             options.max_bytes = options.max_bytes.min(ceiling);
+            options.max_written_bytes = options.max_written_bytes.min(ceiling);
             longest = longest.min(granted.max_stale.unwrap_or(longest));
         }
         let max_stale = match spec.max_stale {
@@ -255,16 +283,18 @@ impl Mounter {
     }
 }
 
-/// Files and object versions are parallel: as many, in the same order.
-fn answer(delivered: Vec<response::Delivered>) -> MountResponse {
+/// Files and object versions are parallel: as many, in the same order. Files that were written are not told.
+fn answer(delivered: Vec<response::Delivered>, mode: MountMode) -> MountResponse {
     let mut response = MountResponse::default();
     for response::Delivered { object, version, files } in delivered {
         for file in files {
-            response.files.push(File {
-                path: file.path.as_str().to_owned(),
-                mode: i32::try_from(object.mode).unwrap_or(0o644),
-                contents: file.contents.expose().to_vec(),
-            });
+            if mode == MountMode::Files {
+                response.files.push(File {
+                    path: file.path.as_str().to_owned(),
+                    mode: i32::try_from(object.mode).unwrap_or(0o644),
+                    contents: file.contents.expose().to_vec(),
+                });
+            }
             response
                 .object_version
                 .push(ObjectVersion { id: object.id(), version: version.clone() });

@@ -1,4 +1,5 @@
-//! The response delivery: everything is fetched and rendered at once, and the CSI driver writes it.
+//! The response delivery: everything is fetched and rendered at once, and the CSI driver writes it, or we
+//! do.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::budget::{self, Reserved};
-use crate::class::ObjectSpec;
+use crate::class::{MountMode, ObjectSpec};
 use crate::error::{Code, Error, Result};
 use crate::fetch::{Demand, Origin};
 use crate::render::{self, FileView};
@@ -21,13 +22,64 @@ const MOST_ENCODED: usize = 2;
 /// Objects of one mount that are fetched at the same time.
 const IN_FLIGHT: usize = 32;
 
-/// Bounds and rendering of a response.
+/// How Mounts are answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// How certificates are rendered.
     pub render: render::Options,
+    /// What a class gets that names no `mountMode`.
+    pub mode: MountMode,
     /// Most bytes of one response, ids and framing included; the driver's gRPC client takes 4 MiB.
     pub max_bytes: usize,
+    /// Most bytes of the files that are written for one Mount.
+    pub max_written_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            render: render::Options::default(),
+            mode: MountMode::Files,
+            max_bytes: 4 * 1024 * 1024,
+            max_written_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+impl Options {
+    /// What files may hold together that reach the pod in this way.
+    pub fn bound(&self, mode: MountMode) -> Bound {
+        match mode {
+            MountMode::Write => {
+                Bound { bytes: self.max_written_bytes, raise: "--max-written-bytes" }
+            }
+            MountMode::Files | MountMode::Fuse => Bound {
+                bytes: self.max_bytes,
+                raise: "--max-response-bytes and the driver's --max-call-recv-msg-size",
+            },
+        }
+    }
+}
+
+/// Most bytes of the files of a Mount together.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// So many.
+    pub bytes: usize,
+    /// The flags that raise it.
+    raise: &'static str,
+}
+
+impl Bound {
+    /// The error of a class that is larger.
+    pub(crate) fn too_large(self) -> Error {
+        let Self { bytes, raise } = self;
+        Error::new(
+            Code::TooLarge,
+            format!("the objects of this class are larger than {bytes} bytes together"),
+        )
+        .fix(format!("split the class, or raise {raise}"))
+    }
 }
 
 /// One object version of a response, in the class's order.
@@ -109,7 +161,8 @@ impl Room {
 pub async fn respond(
     origin: Arc<dyn Origin>,
     objects: Vec<ObjectSpec>,
-    options: Options,
+    render: render::Options,
+    bound: Bound,
     room: &Room,
     demand: Demand,
     deadline: Instant,
@@ -149,8 +202,8 @@ pub async fn respond(
         let size = result.as_ref().map_or(0, |(_, version)| version.size());
         bytes = bytes.saturating_add(size);
         // Encoded values may become smaller, but not by so much.
-        if bytes > options.max_bytes.saturating_mul(MOST_ENCODED) {
-            return Err(too_large(options.max_bytes));
+        if bytes > bound.bytes.saturating_mul(MOST_ENCODED) {
+            return Err(bound.too_large());
         }
         // What an ordinary pod holds is always granted, whatever the others do.
         let counts = bytes > SMALL && !matches!(held.last(), Some(Share::Beyond(_)));
@@ -162,10 +215,10 @@ pub async fn respond(
     drop(fetches);
     let fetched = all(fetched)?;
     let place = room.place(bytes, deadline).await?;
-    let mut budget = Budget { left: options.max_bytes, limit: options.max_bytes };
+    let mut budget = Budget { left: bound.bytes, bound };
     let mut rendered = stream::iter(fetched)
         .map(|(object, version)| async move {
-            let files = rendered(&object, &version, options.render).await?;
+            let files = rendered(&object, &version, render).await?;
             Ok(Delivered { object, version: version.version.clone(), files })
         })
         .buffered(IN_FLIGHT);
@@ -178,7 +231,7 @@ pub async fn respond(
         results.push(result);
     }
     let delivered = all(results)?;
-    if options.render.separate_files {
+    if render.separate_files {
         refuse_meetings(
             delivered
                 .iter()
@@ -198,25 +251,16 @@ fn all<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
     found.map_err(|error| if failures > 1 { error.with_others(failures - 1) } else { error })
 }
 
-/// The error of a response above `limit` bytes.
-pub(crate) fn too_large(limit: usize) -> Error {
-    Error::new(
-        Code::TooLarge,
-        format!("the objects of this class are larger than {limit} bytes together"),
-    )
-    .fix("split the class, or raise --max-response-bytes and the driver's --max-call-recv-msg-size")
-}
-
 struct Budget {
     left: usize,
-    limit: usize,
+    bound: Bound,
 }
 
 impl Budget {
     fn take(&mut self, delivered: &Delivered) -> Result<()> {
         let size: usize =
             delivered.files.iter().map(|file| file.contents.len() + file.path.as_str().len()).sum();
-        self.left = self.left.checked_sub(size).ok_or_else(|| too_large(self.limit))?;
+        self.left = self.left.checked_sub(size).ok_or_else(|| self.bound.too_large())?;
         Ok(())
     }
 }
@@ -292,11 +336,12 @@ mod tests {
     async fn responses_that_hold_a_part_of_all_room_do_not_wait_for_each_other() {
         let budget = budget::Budget::new(3 * LARGE);
         let (origin, room) = (Arc::new(Large(budget.clone())), Room::default());
-        let options = Options { render: render::Options::default(), max_bytes: 4 << 20 };
+        let (render, bound) =
+            (render::Options::default(), Options::default().bound(MountMode::Files));
         let deadline = Instant::now() + Duration::from_secs(5);
         let responses = (0..4).map(|_| {
             let objects = ["a", "b", "c"].map(object).to_vec();
-            respond(origin.clone(), objects, options, &room, Demand::FIRST, deadline)
+            respond(origin.clone(), objects, render, bound, &room, Demand::FIRST, deadline)
         });
         for response in futures_util::future::join_all(responses).await {
             assert_eq!(response.unwrap().0.len(), 3);

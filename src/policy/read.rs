@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::class::claim::is_guid;
-use crate::class::duration;
 use crate::class::yaml::{self, Bounds, Node};
+use crate::class::{MountMode, duration};
 use crate::cloud;
 use crate::error::{Error, Result, printable};
 
 use super::glob::{Case, Glob};
-use super::{Grant, Limits, Mode, MountMode, Policy, Rule, VmClient};
+use super::{Grant, Limits, Mode, Policy, Rule, VmClient};
 
 const MAX_RULES: usize = 10_000;
 /// Entries of one list.

@@ -31,6 +31,7 @@ fn spec(identity: Claim) -> MountSpec {
         identity,
         wanted: Wanted::Objects(vec![object]),
         max_stale: None,
+        mount_mode: None,
         notices: Vec::new(),
     }
 }
@@ -135,6 +136,16 @@ fn every_key_refuses_what_it_does_not_name() {
                 assert!(said.ends_with(text), "{said}");
             }
         }
+    }
+}
+
+#[test]
+fn a_mount_mode_is_what_the_class_asks_for() {
+    let policy = one(r#"{identityModes: [workload], vaults: ["*"], mountModes: [files, write]}"#);
+    let mut spec = workload();
+    for (mode, allowed) in [("files", true), ("write", true), ("fuse", false)] {
+        spec.mount_mode = MountMode::parse(mode);
+        assert_eq!(policy.check(&spec).is_ok(), allowed, "{mode}");
     }
 }
 

@@ -12,7 +12,6 @@ use akvfs::emulator::{Config, Emulator, Service, Trouble, USER_IDENTITY, Where, 
 use akvfs::fetch::{self, Ages, Fetch};
 use akvfs::http::Http;
 use akvfs::policy::PolicyFile;
-use akvfs::render;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -36,8 +35,7 @@ impl Site {
         let endpoints = emulator.endpoints();
         let clouds =
             CloudSource::new(endpoints.clone(), "AzurePublicCloud", dir.path().to_owned()).unwrap();
-        let options =
-            response::Options { render: render::Options::default(), max_bytes: 4 * 1024 * 1024 };
+        let options = response::Options::default();
         let file = dir.path().join("policy.yaml");
         std::fs::write(&file, policy).unwrap();
         let ages = Ages { first: Duration::ZERO, refresh: Duration::ZERO, ..Ages::default() };

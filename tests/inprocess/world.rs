@@ -134,7 +134,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let clouds =
             CloudSource::new(endpoints.clone(), "AzurePublicCloud", dir.path().to_owned()).unwrap();
-        let options = response::Options { render, max_bytes: 4 * 1024 * 1024 };
+        let options = response::Options { render, ..response::Options::default() };
         let stop = CancellationToken::new();
         let socket = dir.path().join("azure.sock");
         let clock = http.clock.clone();

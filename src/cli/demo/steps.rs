@@ -14,12 +14,9 @@ use crate::csi::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use crate::delivery::response;
 use crate::emulator::Emulator;
 use crate::error::{Code, Error, Result};
-use crate::render;
 
 use super::tree::Tree;
 use super::{ROTATED, clouds, load};
-
-const MAX_RESPONSE: usize = 4 * 1024 * 1024;
 
 /// Pods that start together.
 const CROWD: usize = 100;
@@ -124,8 +121,7 @@ impl<'a> Tour<'a> {
     ) -> Result<()> {
         let socket = self.dir.join("azure.sock");
         if self.provider.is_none() {
-            let options =
-                response::Options { render: render::Options::default(), max_bytes: MAX_RESPONSE };
+            let options = response::Options::default();
             let fetch = super::fetch(self.emulator)?;
             let mounter = Mounter::new(fetch, clouds(self.emulator, &self.dir)?, options);
             let stop = CancellationToken::new();

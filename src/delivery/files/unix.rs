@@ -60,6 +60,11 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Whether another atomic writer, such as the CSI driver, has the directory: ours would not take it.
+    pub fn is_anothers(directory: &Path) -> bool {
+        ledger::is_anothers(directory)
+    }
+
     /// What the user should know about the directory: it has been logged once.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()

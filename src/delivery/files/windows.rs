@@ -93,6 +93,11 @@ mod writer {
             Ok(Self { flat: Flat::open(folder, options.place, shown)? })
         }
 
+        /// Whether an atomic writer, such as the CSI driver, has the directory: ours would not take it.
+        pub fn is_anothers(directory: &Path) -> bool {
+            std::fs::symlink_metadata(directory.join("..data")).is_ok()
+        }
+
         /// Something that the user should know about the directory.
         pub fn warning(&self) -> Option<&str> {
             None

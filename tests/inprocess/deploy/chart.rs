@@ -83,7 +83,8 @@ fn each_value_of_the_chart_reaches_its_place() {
         ("/spec/template/spec/containers/0/livenessProbe/httpGet/path", json!("/alive")),
         ("/spec/template/spec/containers/0/readinessProbe/httpGet/path", json!("/alive")),
         ("/spec/template/spec/containers/0/ports/0/containerPort", json!(9898)),
-        ("/spec/template/spec/volumes/2/name", json!("cloud")),
+        ("/spec/template/spec/volumes/2/name", json!("pods")),
+        ("/spec/template/spec/volumes/3/name", json!("cloud")),
     ];
     let linux = daemonset(&render, "linux");
     contains(&linux, &both);
@@ -104,7 +105,7 @@ fn each_value_of_the_chart_reaches_its_place() {
             ("/spec/template/spec/containers/0/readinessProbe/httpGet/port", json!(18989)),
             ("/spec/template/spec/containers/0/resources/requests/memory", json!("2Mi")),
             (
-                "/spec/template/spec/containers/0/volumeMounts/2/mountPath",
+                "/spec/template/spec/containers/0/volumeMounts/3/mountPath",
                 json!("/etc/kubernetes/clouds"),
             ),
         ],
@@ -141,6 +142,31 @@ fn each_value_of_the_chart_reaches_its_place() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_provider_that_writes_sees_the_pods_directory_and_no_other_does() {
+    let write = golden("write");
+    for (os, directory, propagation) in [
+        ("linux", "/var/lib/kubelet/pods", json!("HostToContainer")),
+        ("windows", r"C:\var\lib\kubelet\pods", Value::Null),
+    ] {
+        let mut mount = json!({"name": "pods", "mountPath": directory});
+        if propagation != Value::Null {
+            mount["mountPropagation"] = propagation;
+        }
+        let volume = json!({"name": "pods", "hostPath": {"path": directory, "type": "Directory"}});
+        contains(
+            &daemonset(&write, os),
+            &[
+                ("/spec/template/spec/containers/0/args/6", json!("--mount-mode=write")),
+                ("/spec/template/spec/containers/0/volumeMounts/2", mount),
+                ("/spec/template/spec/volumes/2", volume),
+            ],
+        );
+    }
+    let text = golden("default").iter().map(Value::to_string).collect::<String>();
+    assert!(!text.contains("lib/kubelet"), "not shown unless asked for");
 }
 
 #[test]

@@ -31,6 +31,8 @@ csi-secrets-store-provider-azure
 {{- $values := .values -}}
 {{- $windows := eq .os "windows" -}}
 {{- $proxy := $root.Values.Azure.proxySettings -}}
+{{- $write := or $root.Values.writeMode (eq $root.Values.mountMode "write") -}}
+{{- $pods := printf "%s%spods" $values.kubeletRootDir ($windows | ternary "\\" "/") -}}
 {{- $proxyCert := and (not $windows) $proxy.isProxyEnabled $proxy.proxyCert -}}
 apiVersion: apps/v1
 kind: DaemonSet
@@ -106,6 +108,9 @@ spec:
             {{- with $root.Values.maxStale }}
             - --max-stale={{ . }}
             {{- end }}
+            {{- with $root.Values.mountMode }}
+            - --mount-mode={{ . }}
+            {{- end }}
           {{- if $proxy.isProxyEnabled }}
           envFrom:
             - secretRef:
@@ -159,6 +164,13 @@ spec:
               mountPath: {{ if $windows }}C:\etc\akvfs{{ else }}/etc/akvfs{{ end }}
               readOnly: true
             {{- end }}
+            {{- if $write }}
+            - name: pods
+              mountPath: {{ $pods | quote }}
+              {{- if not $windows }}
+              mountPropagation: HostToContainer
+              {{- end }}
+            {{- end }}
             {{- if $proxyCert }}
             - name: proxy-cert
               mountPath: /etc/ssl/certs/proxy-cert.crt
@@ -183,6 +195,12 @@ spec:
         - name: policy
           configMap:
             name: {{ include "akvfs.policyName" $root }}
+        {{- end }}
+        {{- if $write }}
+        - name: pods
+          hostPath:
+            path: {{ $pods | quote }}
+            type: Directory
         {{- end }}
         {{- if $proxyCert }}
         - name: proxy-cert

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fstat, openat, renameat};
 use rustix::io::Errno;
@@ -88,6 +89,15 @@ impl Ledger {
 fn is_generation(name: &str) -> bool {
     let digits = name.strip_prefix("..").unwrap_or_default();
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'_' || b == b'.')
+}
+
+/// Whether the directory shows a state of another atomic writer: `..data` names none of ours.
+pub(super) fn is_anothers(directory: &Path) -> bool {
+    let Ok(current) = std::fs::read_link(directory.join("..data")) else { return false };
+    let ledger = std::fs::read(directory.join(OWN).join(NAME)).ok();
+    let ledger = ledger.and_then(|text| serde_json::from_slice::<Ledger>(&text).ok());
+    let atomic = ledger.and_then(|ledger| ledger.atomic);
+    !current.to_str().zip(atomic).is_some_and(|(name, ours)| ours.generations.contains_key(name))
 }
 
 /// Our own folder, locked.
