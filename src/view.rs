@@ -16,6 +16,7 @@ mod nodes;
 mod object;
 mod plan;
 mod refresh;
+mod shown;
 mod slot;
 mod status;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use object::{Obtained, obtain};
 pub(crate) use object::{fetch, refuse_meetings, rendered};
 pub use plan::{Layout, Plan};
 pub use refresh::{Announcement, Refreshed};
+pub use shown::ShownFile;
 pub use slot::Slot;
 pub use status::{Failure, ObjectStatus, Status};
 
@@ -211,7 +213,7 @@ impl View {
         let reserved = self.budget.reserve(bytes).or_else(|_| {
             // Replaced generations are a courtesy; readers of the current one come first.
             self.generations_mut(Generations::forget_all_old);
-            self.budget.reserve(bytes)
+            self.budget.reserve(bytes).map_err(|error| error.context(planned.spec.error_prefix()))
         })?;
         Ok(Content::new(version.version.clone(), version.created, files, reserved))
     }

@@ -18,7 +18,7 @@ pub(super) struct Content {
     pub(super) version: String,
     pub(super) modified: SystemTime,
     /// By file number; `None` for a file that this version does not have.
-    files: Vec<Option<Secret>>,
+    files: Vec<Option<Arc<Secret>>>,
     _bytes: Reserved,
 }
 
@@ -33,11 +33,17 @@ impl Content {
             .and_then(|seconds| u64::try_from(seconds).ok())
             .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
             .unwrap_or_else(SystemTime::now);
+        let files = files.into_iter().map(|file| file.map(Arc::new)).collect();
         Self { version, modified, files, _bytes: bytes }
     }
 
     pub(super) fn file(&self, number: usize) -> Option<&Secret> {
-        self.files.get(number)?.as_ref()
+        self.files.get(number)?.as_deref()
+    }
+
+    /// The same, to be kept.
+    pub(super) fn shared(&self, number: usize) -> Option<Arc<Secret>> {
+        self.files.get(number)?.clone()
     }
 }
 

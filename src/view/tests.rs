@@ -2,6 +2,7 @@
 
 mod history;
 mod separate;
+mod shown;
 
 use std::collections::HashMap;
 use std::future::pending;

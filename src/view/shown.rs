@@ -1,0 +1,94 @@
+//! A view as a whole: for deliveries that write everything instead of answering opens.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::{StreamExt, stream};
+
+use super::View;
+use super::plan::NodeKind;
+use super::slot::Content;
+use crate::error::Result;
+use crate::secret::Secret;
+
+/// A file of the current generation. Shares its bytes with the view; they count as held, and are wiped
+/// when the last who has them lets go.
+#[derive(Clone)]
+pub struct ShownFile {
+    path: String,
+    mode: u32,
+    contents: Arc<Secret>,
+    /// Keeps the bytes in the view's budget.
+    _of: Arc<Content>,
+}
+
+impl ShownFile {
+    /// Where it stands, as in the class: `/` between components.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Permission bits.
+    pub fn mode(&self) -> u32 {
+        self.mode
+    }
+
+    /// What is in it.
+    pub fn contents(&self) -> &Secret {
+        &self.contents
+    }
+}
+
+impl View {
+    /// Fills every object that there is, as many at a time as the limits allow.
+    ///
+    /// # Errors
+    /// When not all are filled by `deadline`: why the first of them is not, in the plan's order, and how
+    /// many more there are. [`View::status`] has the failure of each; what was filled stays filled, and
+    /// the next call tries only the others again.
+    pub async fn fill_all(self: &Arc<Self>, deadline: Instant) -> Result<()> {
+        let slots = self.generations().current.slots.clone();
+        let missing = slots.into_iter().filter(|slot| slot.exists() && slot.content().is_none());
+        let mut fills = stream::iter(missing.collect::<Vec<_>>())
+            .map(|slot| async move { self.fill(&slot, deadline).await })
+            .buffered(self.limits.fetches.max(1));
+        let (mut first, mut others) = (None, 0);
+        while let Some(filled) = fills.next().await {
+            let Err(error) = filled else { continue };
+            match &first {
+                None => first = Some(error),
+                Some(_) => others += 1,
+            }
+        }
+        match first {
+            None => Ok(()),
+            Some(error) if others == 0 => Err(error),
+            Some(error) => Err(error.with_others(others)),
+        }
+    }
+
+    /// All files of the current generation that are filled, in the plan's order: every one after
+    /// [`View::fill_all`], and after a refresh that changed something those that are there now. They
+    /// belong together as the layout says: with [`super::Layout::Atomic`] they are one generation.
+    pub fn shown(&self) -> Vec<ShownFile> {
+        let current = self.generations().current.clone();
+        let objects = self.plan.objects.iter().zip(&current.slots);
+        let filled = objects.filter_map(|(planned, slot)| Some((planned, slot.content()?)));
+        filled
+            .flat_map(|(planned, content)| {
+                planned.nodes.iter().filter_map(|index| {
+                    let NodeKind::File { file, mode, .. } = self.plan.tree.node(*index)?.kind
+                    else {
+                        return None;
+                    };
+                    Some(ShownFile {
+                        path: self.plan.tree.path(*index),
+                        mode,
+                        contents: content.shared(file)?,
+                        _of: content.clone(),
+                    })
+                })
+            })
+            .collect()
+    }
+}
