@@ -33,6 +33,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 pub use access::Access;
+pub(crate) use state::is_refusal;
 
 use crate::budget::Budget;
 use crate::class::{ObjectKind, ObjectName, ObjectSpec, Version};
@@ -172,6 +173,11 @@ impl fmt::Display for ValueKey {
 
 /// What one mount may ask for: its identity and its vault, bound together.
 pub trait Origin: Send + Sync + 'static {
+    /// What time it is for the ages of what it gives.
+    fn clock(&self) -> Clock {
+        Clock::system()
+    }
+
     /// What the bytes are a share of that a mount holds; none if they are nobody else's.
     fn budget(&self) -> Option<Arc<Budget>> {
         None

@@ -7,11 +7,18 @@
 //! in the plan ([`NodeId`]), so a name that changes its content changes its node: readers of the old
 //! one keep the old bytes.
 //!
+//! What the vault refuses (not there, disabled, forbidden) goes: its names at the next generation, its
+//! bytes at once and everywhere, open files included. While the vault cannot be asked, what is there
+//! stays, stale, at most [`Limits::max_stale`] after the vault's last positive answer. Either way it is
+//! looked at again at every refresh, and comes back when the vault gives it.
+//!
 //! Nothing here knows FUSE or HTTP. Only [`View::resolve`], [`View::fill`] and [`View::refresh`] use
 //! the origin; every other call answers from memory.
 
+mod check;
 mod generation;
 mod history;
+mod ledger;
 mod nodes;
 mod object;
 mod plan;
@@ -32,6 +39,7 @@ use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 
 pub use history::expand;
+pub use ledger::Failure;
 pub use nodes::{Attr, Kind, NodeId, NotServed, PLACEHOLDER};
 pub use object::{Obtained, obtain};
 pub(crate) use object::{fetch, refuse_meetings, rendered};
@@ -39,18 +47,23 @@ pub use plan::{Layout, Plan};
 pub use refresh::{Announcement, Refreshed};
 pub use shown::ShownFile;
 pub use slot::Slot;
-pub use status::{Failure, ObjectStatus, Status};
+pub use status::{ObjectStatus, Status};
 
 use crate::budget::Budget;
 use crate::class::{ObjectSpec, Version};
+use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::fetch::{Demand, Origin};
 use crate::render;
 use crate::secret::Secret;
 use generation::Generations;
+use ledger::{Ledger, Moment};
 use plan::PlannedObject;
-use slot::Content;
-use status::Notes;
+use refresh::{Runs, Schedule};
+use slot::{Content, Wanted};
+
+/// How often a fetch is begun anew because the vault took something back in the meantime.
+const TURNS: usize = 3;
 
 /// Bounds of a view.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +76,8 @@ pub struct Limits {
     pub queue: usize,
     /// A fetch's own limit, waiting for its turn included; waiters have their own deadlines.
     pub fetch_limit: Duration,
+    /// How long after the vault's last positive answer an object stays while the vault cannot be asked.
+    pub max_stale: Duration,
 }
 
 impl Default for Limits {
@@ -72,6 +87,7 @@ impl Default for Limits {
             fetches: 16,
             queue: 256,
             fetch_limit: Duration::from_secs(30),
+            max_stale: Duration::from_secs(24 * 3600),
         }
     }
 }
@@ -88,9 +104,11 @@ pub struct View {
     budget: Arc<Budget>,
     fetches: Semaphore,
     waiting: Semaphore,
-    refreshing: tokio::sync::Mutex<()>,
+    runs: Runs,
+    schedule: Mutex<Schedule>,
     listener: Mutex<Option<mpsc::Sender<Announcement>>>,
-    notes: Notes,
+    ledger: Ledger,
+    clock: Clock,
     born: SystemTime,
     closed: AtomicBool,
 }
@@ -104,9 +122,11 @@ impl View {
         render: render::Options,
         limits: Limits,
     ) -> Arc<Self> {
+        let clock = origin.clock();
+        let born = clock.wall();
         Arc::new(Self {
-            generations: RwLock::new(Generations::first(&plan)),
-            notes: Notes::new(plan.len()),
+            generations: RwLock::new(Generations::first(&plan, born)),
+            ledger: Ledger::new(plan.len()),
             plan,
             budget: Budget::share(origin.budget(), limits.max_bytes),
             origin,
@@ -115,9 +135,11 @@ impl View {
             open: Mutex::new(HashMap::new()),
             fetches: Semaphore::new(limits.fetches),
             waiting: Semaphore::new(limits.fetches.saturating_add(limits.queue)),
-            refreshing: tokio::sync::Mutex::new(()),
+            runs: Runs::default(),
+            schedule: Mutex::default(),
             listener: Mutex::new(None),
-            born: SystemTime::now(),
+            born,
+            clock,
             closed: AtomicBool::new(false),
         })
     }
@@ -140,7 +162,7 @@ impl View {
         if place.is_err() && !slot.in_flight() {
             let error = Error::new(Code::Throttled, "too many opens wait for the vault already")
                 .fix("check the vault's health; open fewer files at the same time");
-            self.notes.failed(slot.object, &error);
+            self.open_failed(slot.object, &error);
             return Err(error);
         }
         let flight = slot.join(|| {
@@ -150,7 +172,7 @@ impl View {
         tokio::time::timeout_at(deadline.into(), flight).await.unwrap_or_else(|_| {
             let error =
                 late(self.plan.objects.get(slot.object), "no answer before the open's deadline");
-            self.notes.failed(slot.object, &error);
+            self.open_failed(slot.object, &error);
             Err(error)
         })
     }
@@ -163,7 +185,7 @@ impl View {
             let Ok(Ok(_turn)) = turn else {
                 return Err(late(self.plan.objects.get(slot.object), "too many fetches before it"));
             };
-            let wanted = slot.wanted.as_ref().ok_or_else(Error::task_failed)?;
+            let Wanted::Version(wanted) = &slot.wanted else { return Err(Error::task_failed()) };
             self.content(slot.object, wanted, limit).await
         };
         // The slot must land whatever happens: a flight that stays would be joined for ever.
@@ -173,26 +195,54 @@ impl View {
             Err(error) => (None, Err(error)),
         };
         match &result {
-            Ok(()) => self.notes.worked(slot.object),
-            Err(error) => self.notes.failed(slot.object, error),
+            Ok(()) => self.ledger.worked(slot.object),
+            Err(error) => self.open_failed(slot.object, error),
         }
         slot.land(content);
+        self.warn_of_expired(&slot);
         result
     }
 
-    /// Fetches a version of an object and renders its files.
-    async fn content(&self, object: usize, wanted: &Version, limit: Instant) -> Result<Content> {
+    fn open_failed(&self, object: usize, error: &Error) {
+        self.ledger.failed(object, error, self.clock.wall(), "");
+    }
+
+    /// Says once of a version that it has expired: it is shown all the same.
+    fn warn_of_expired(&self, slot: &Slot) {
+        let Some(planned) = self.plan.objects.get(slot.object) else { return };
+        if slot.live().is_some_and(|content| content.newly_expired(self.clock.wall())) {
+            let (object_type, object_name) = (planned.spec.kind.as_str(), &planned.spec.name);
+            tracing::warn!(object_type, %object_name, "a version that is shown has expired");
+        }
+    }
+
+    /// Fetches a version of an object and renders its files. An answer that was on its way while the
+    /// vault took something back is asked for again.
+    async fn content(
+        &self,
+        object: usize,
+        wanted: &Version,
+        limit: Instant,
+    ) -> Result<Arc<Content>> {
         let planned = self.plan.objects.get(object).ok_or_else(Error::task_failed)?;
         let spec = ObjectSpec { version: wanted.clone(), ..planned.spec.clone() };
-        let work = obtain(self.origin.as_ref(), &spec, self.render, Demand::FIRST, limit);
-        let obtained = tokio::time::timeout_at(limit.into(), work)
-            .await
-            .unwrap_or_else(|_| Err(late(Some(planned), "no answer before the fetch's limit")))?;
-        self.contained(planned, obtained)
+        for _ in 0..TURNS {
+            let (seen, asked) = (self.ledger.refusals(planned.unit), Moment::now(&self.clock));
+            let work = obtain(self.origin.as_ref(), &spec, self.render, Demand::FIRST, limit);
+            let obtained =
+                tokio::time::timeout_at(limit.into(), work).await.unwrap_or_else(|_| {
+                    Err(late(Some(planned), "no answer before the fetch's limit"))
+                })?;
+            let content = self.contained(planned, obtained)?;
+            if self.ledger.admit(planned.unit, &content, seen, asked) {
+                return Ok(content);
+            }
+        }
+        Err(late(Some(planned), "the vault takes the object back again and again"))
     }
 
     /// Sorts the rendered files to their nodes, within the budget.
-    fn contained(&self, planned: &PlannedObject, obtained: Obtained) -> Result<Content> {
+    fn contained(&self, planned: &PlannedObject, obtained: Obtained) -> Result<Arc<Content>> {
         let Obtained { version, files: mut views } = obtained;
         let mut files = vec![None; planned.files];
         for node in &planned.nodes {
@@ -215,7 +265,7 @@ impl View {
             self.generations_mut(Generations::forget_all_old);
             self.budget.reserve(bytes).map_err(|error| error.context(planned.spec.error_prefix()))
         })?;
-        Ok(Content::new(version.version.clone(), version.created, files, reserved))
+        Ok(Content::new(&version, files, reserved, self.clock.wall()))
     }
 
     /// No new fetches from now on: opens of unfilled files and refreshes fail.

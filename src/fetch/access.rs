@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::budget::Budget;
 use crate::class::{Claim, ObjectKind, ObjectName, Version};
+use crate::clock::Clock;
 use crate::error::{Code, Result};
 use crate::identity::Proof;
 use crate::vault::{Ask, ListedVersion, ObjectVersion, VaultRef};
@@ -119,6 +120,10 @@ impl Access {
 }
 
 impl Origin for Access {
+    fn clock(&self) -> Clock {
+        self.fetch.clock().clone()
+    }
+
     fn budget(&self) -> Option<Arc<Budget>> {
         Some(self.fetch.0.budget.clone())
     }

@@ -289,7 +289,7 @@ impl<V> State<V> {
 }
 
 /// The vault has answered: not there, disabled, or not for this identity.
-pub(super) fn is_refusal(error: &Error) -> bool {
+pub(crate) fn is_refusal(error: &Error) -> bool {
     matches!(error.code(), Code::NotFound | Code::Disabled | Code::Forbidden)
         && !error.is_firewall()
 }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::ledger::Moment;
 use super::plan::{Layout, Plan};
-use super::slot::{Content, Slot};
-use crate::class::Version;
+use super::slot::{Content, Slot, Wanted};
 use crate::error::{Code, Error, Result};
 
 /// A replaced generation answers for this long to whoever still walks in it.
@@ -24,20 +24,19 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    fn new(birth: u32, slots: Vec<Arc<Slot>>) -> Arc<Self> {
-        let time = jiff::Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S");
+    fn new(birth: u32, born: SystemTime, slots: Vec<Arc<Slot>>) -> Arc<Self> {
+        let time = jiff::Timestamp::try_from(born).unwrap_or_else(|_| jiff::Timestamp::now());
         // The birth makes the name unique: two generations of one second must not share it.
-        let directory = format!("..{time}.{birth}");
-        Arc::new(Self { birth, directory, born: SystemTime::now(), slots })
+        let directory = format!("..{}.{birth}", time.strftime("%Y_%m_%d_%H_%M_%S"));
+        Arc::new(Self { birth, directory, born, slots })
     }
 }
 
 /// What the next generation has for an object where it differs.
 pub(super) struct Change {
     pub(super) object: usize,
-    /// As [`Slot::wanted`].
-    pub(super) wanted: Option<Version>,
-    /// `None` leaves it to the first open.
+    pub(super) wanted: Wanted,
+    /// `None` leaves it to the first open, if there is to be any.
     pub(super) content: Option<Arc<Content>>,
 }
 
@@ -48,19 +47,21 @@ pub(super) struct Generations {
 }
 
 impl Generations {
-    pub(super) fn first(plan: &Plan) -> Self {
+    pub(super) fn first(plan: &Plan, born: SystemTime) -> Self {
         let slots = plan.objects.iter().enumerate().map(|(object, planned)| {
             // Nobody knows yet which versions a history has.
-            let of_history = planned.spec.position.is_some();
-            let wanted = Some(planned.spec.version.clone()).filter(|_| !of_history);
+            let wanted = match planned.spec.position {
+                Some(_) => Wanted::Nothing,
+                None => Wanted::Version(planned.spec.version.clone()),
+            };
             Slot::new(1, object, wanted, None)
         });
-        Self { current: Generation::new(1, slots.collect()), retired: VecDeque::new() }
+        Self { current: Generation::new(1, born, slots.collect()), retired: VecDeque::new() }
     }
 
     /// Changes the first generation before anybody saw it.
     pub(super) fn begin(&mut self, layout: Layout, changes: Vec<Change>) {
-        self.current = self.next(self.current.birth, layout, changes);
+        self.current = self.next(self.current.birth, self.current.born, layout, changes);
     }
 
     /// The current generation, then its predecessors, the youngest first.
@@ -84,18 +85,29 @@ impl Generations {
     /// In the atomic layout every slot is new: filled ones share their content, unfilled ones stay
     /// unfilled. In the flat layout only changed objects get a new slot; the others keep theirs, and
     /// with it their inode and whatever the kernel has cached of it.
-    pub(super) fn publish(&mut self, layout: Layout, changes: Vec<Change>) -> Result<()> {
+    pub(super) fn publish(
+        &mut self,
+        layout: Layout,
+        changes: Vec<Change>,
+        now: Moment,
+    ) -> Result<()> {
         let birth = self.current.birth.checked_add(1).ok_or_else(|| {
             Error::new(Code::Internal, "this mount has used up its generations").fix("mount again")
         })?;
-        let next = self.next(birth, layout, changes);
+        let next = self.next(birth, now.wall, layout, changes);
         let old = std::mem::replace(&mut self.current, next);
-        self.retired.push_back((Instant::now(), old));
-        self.forget_old(Instant::now());
+        self.retired.push_back((now.instant, old));
+        self.forget_old(now.instant);
         Ok(())
     }
 
-    fn next(&self, birth: u32, layout: Layout, mut changes: Vec<Change>) -> Arc<Generation> {
+    fn next(
+        &self,
+        birth: u32,
+        born: SystemTime,
+        layout: Layout,
+        mut changes: Vec<Change>,
+    ) -> Arc<Generation> {
         changes.sort_by_key(|change| change.object);
         let slots = self.current.slots.iter().map(|slot| {
             let object = slot.object;
@@ -108,14 +120,16 @@ impl Generations {
                 None => Slot::new(birth, object, slot.wanted.clone(), slot.content().cloned()),
             }
         });
-        Generation::new(birth, slots.collect())
+        Generation::new(birth, born, slots.collect())
     }
 
     /// Drops what is older than the retention, and the oldest beyond the bound. Slots with an open
     /// handle live on in the view's table of open files.
     pub(super) fn forget_old(&mut self, now: Instant) {
         while let Some((since, _)) = self.retired.front() {
-            if self.retired.len() <= MAX_RETIRED && now.duration_since(*since) < RETENTION {
+            if self.retired.len() <= MAX_RETIRED
+                && now.saturating_duration_since(*since) < RETENTION
+            {
                 break;
             }
             self.retired.pop_front();

@@ -5,6 +5,7 @@
 //! by its version id.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::time::Instant;
 
 use crate::class::{ObjectSpec, Version};
@@ -25,8 +26,9 @@ pub async fn expand(
     if object.history <= 1 {
         return Ok(vec![object.clone()]);
     }
-    let versions = versions(origin, object, demand, deadline).await?;
-    let members = (0..).zip(versions).map(|(position, version)| member(object, position, version));
+    let listed = listed(origin, object, demand, deadline).await?;
+    let members =
+        (0..).zip(listed.shown).map(|(position, version)| member(object, position, version));
     Ok(members.collect())
 }
 
@@ -41,17 +43,39 @@ pub(super) fn member(object: &ObjectSpec, position: u32, version: Version) -> Ob
     }
 }
 
-/// The versions of a history as the vault lists them now: at least one, at most as many as wanted.
-pub(super) async fn versions(
+/// A history as the vault lists it now.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// The versions of the history: at least one, at most as many as wanted.
+    pub(super) shown: Vec<Version>,
+    /// Every version that may be read, in lower case: ids of a vault have no case.
+    enabled: HashSet<String>,
+}
+
+impl Listed {
+    /// Whether the version may be read.
+    pub(super) fn has(&self, version: &str) -> bool {
+        self.enabled.contains(&version.to_ascii_lowercase())
+    }
+}
+
+/// The versions of a history as the vault lists them now.
+pub(super) async fn listed(
     origin: &dyn Origin,
     object: &ObjectSpec,
     demand: Demand,
     deadline: Instant,
-) -> Result<Vec<Version>> {
-    let listed = origin.versions(object.kind, object.name.clone(), demand, deadline).await;
-    listed
-        .and_then(|listed| resolve(&listed, &object.version, object.history))
-        .map_err(|error| error.context(object.error_prefix()))
+) -> Result<Listed> {
+    let versions = origin.versions(object.kind, object.name.clone(), demand, deadline).await;
+    let listed = versions.and_then(|versions| {
+        let shown = resolve(&versions, &object.version, object.history)?;
+        let enabled = versions.iter().filter(|version| version.enabled);
+        Ok(Listed {
+            shown,
+            enabled: enabled.map(|version| version.id.to_ascii_lowercase()).collect(),
+        })
+    });
+    listed.map_err(|error| error.context(object.error_prefix()))
 }
 
 /// The `count` newest enabled versions, or those from `start` on. A missing creation time is the

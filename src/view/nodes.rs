@@ -1,5 +1,6 @@
 //! Names, attributes and bytes of a view, from memory: what a delivery asks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,6 +8,7 @@ use super::View;
 use super::generation::{Generation, Generations};
 use super::plan::{DATA, DATA_NAME, GENERATION, Layout, Node, NodeKind, ROOT};
 use super::slot::Slot;
+use crate::error::Code;
 use crate::secret::Secret;
 
 /// Size of a file whose content nobody asked for yet: not zero, or tar, find and `test -s` would take
@@ -60,6 +62,8 @@ pub struct Attr {
 pub enum NotServed {
     /// It belongs to a generation that is gone.
     Stale,
+    /// The vault does not give its object any more; or has not said for too long that it does.
+    Refused(Code),
     /// It is a directory.
     Directory,
     /// It is not a directory, file or link, whichever was asked for.
@@ -158,7 +162,13 @@ impl View {
     /// The node is gone or no file.
     pub fn slot(&self, id: NodeId) -> Result<Arc<Slot>, NotServed> {
         match self.plan.tree.node(id.index).ok_or(NotServed::Stale)?.kind {
-            NodeKind::File { object, .. } => self.slot_in(&self.generations(), id, object),
+            NodeKind::File { object, .. } => {
+                let slot = self.slot_in(&self.generations(), id, object)?;
+                match slot.refused() {
+                    Some(code) => Err(NotServed::Refused(code)),
+                    None => Ok(slot),
+                }
+            }
             NodeKind::Directory(_) => Err(NotServed::Directory),
             _ => Err(NotServed::OtherKind),
         }
@@ -176,7 +186,8 @@ impl View {
         }
     }
 
-    /// Keeps the file's bytes until [`View::release`], whatever happens to its generation.
+    /// Keeps the file's bytes until [`View::release`], whatever happens to its generation; unless the
+    /// vault refuses its object.
     pub fn hold(&self, id: NodeId, slot: &Arc<Slot>) {
         self.open_files().entry(id).or_insert_with(|| (0, slot.clone())).0 += 1;
     }
@@ -202,8 +213,8 @@ impl View {
         else {
             return Err(NotServed::OtherKind);
         };
-        let bytes = slot.content().and_then(|content| content.file(*file));
-        bytes.map(read).ok_or(NotServed::Stale)
+        let files = slot.content().ok_or(NotServed::Stale)?.files().map_err(NotServed::Refused)?;
+        files.file(*file).map(|bytes| read(bytes)).ok_or(NotServed::Stale)
     }
 
     /// The path of a file below the mount, for messages.
@@ -254,6 +265,29 @@ impl View {
         self.attr_in(generations, NodeId { birth, index }).ok()
     }
 
+    /// Every node of these objects whose bytes the vault has taken back, in all births.
+    pub(super) fn withdrawn_nodes(&self, objects: &BTreeSet<usize>) -> Vec<NodeId> {
+        let mut slots: BTreeMap<(u32, usize), bool> = BTreeMap::new();
+        let withdrawn = |slot: &Slot| slot.content().is_some_and(|content| content.is_withdrawn());
+        for generation in self.generations().all() {
+            for slot in objects.iter().filter_map(|object| generation.slots.get(*object)) {
+                slots.insert((slot.birth, slot.object), withdrawn(slot));
+            }
+        }
+        for (_, slot) in self.open_files().values() {
+            if objects.contains(&slot.object) {
+                slots.insert((slot.birth, slot.object), withdrawn(slot));
+            }
+        }
+        let slots = slots.into_iter().filter(|(_, withdrawn)| *withdrawn);
+        slots
+            .filter_map(|((birth, object), _)| Some((birth, self.plan.objects.get(object)?)))
+            .flat_map(|(birth, planned)| {
+                planned.nodes.iter().map(move |index| NodeId { birth, index: *index })
+            })
+            .collect()
+    }
+
     /// Whether a generation has a file; folders and links are always there.
     pub(super) fn is_shown(&self, generation: &Generation, node: &Node) -> bool {
         match node.kind {
@@ -281,9 +315,13 @@ impl View {
         if let NodeKind::File { object, file, mode } = node.kind {
             let slot = self.slot_in(generations, id, object)?;
             let born = || generations.of_birth(id.birth).map(|generation| generation.born);
+            if let Some(code) = slot.refused() {
+                return Err(NotServed::Refused(code));
+            }
             let (size, modified) = match slot.content() {
                 Some(content) => {
-                    let bytes = content.file(file).map_or(0, Secret::len);
+                    let files = content.files().map_err(NotServed::Refused)?;
+                    let bytes = files.file(file).map_or(0, |bytes| bytes.len());
                     (bytes as u64, content.modified)
                 }
                 None => (PLACEHOLDER, born().unwrap_or(self.born)),

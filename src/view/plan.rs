@@ -46,6 +46,8 @@ pub struct Plan {
 pub(super) struct PlannedObject {
     /// Of one in a history, the version is that of its slot.
     pub(super) spec: ObjectSpec,
+    /// The first object of its history; itself where there is none.
+    pub(super) unit: usize,
     /// Nodes of its files.
     pub(super) nodes: Vec<u32>,
     /// How many files it may have; which of them there are, its content decides.
@@ -141,8 +143,10 @@ impl Plan {
         }
         let tree = Tree::new(shape, layout);
         let mut planned = Vec::with_capacity(objects.len());
-        for (spec, paths) in objects.into_iter().zip(paths) {
-            planned.push(PlannedObject { spec, nodes: Vec::new(), files: paths.len() });
+        for (number, (spec, paths)) in objects.into_iter().zip(paths).enumerate() {
+            // Positions count from the first.
+            let unit = number - spec.position.map_or(0, |position| position as usize);
+            planned.push(PlannedObject { spec, unit, nodes: Vec::new(), files: paths.len() });
         }
         for (index, node) in tree.all() {
             if let NodeKind::File { object, .. } = node.kind
@@ -152,6 +156,16 @@ impl Plan {
             }
         }
         Ok(Self { objects: planned, histories, tree })
+    }
+
+    /// The history that begins with this object.
+    pub(super) fn history(&self, unit: usize) -> Option<&History> {
+        self.histories.iter().find(|history| history.members.start == unit)
+    }
+
+    /// Every object of a unit.
+    pub(super) fn members(&self, unit: usize) -> Range<usize> {
+        self.history(unit).map_or(unit..unit + 1, |history| history.members.clone())
     }
 
     /// Number of objects, every wanted version of a history counted.

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 
 use super::View;
 use super::plan::NodeKind;
-use super::slot::Content;
+use super::slot::Files;
 use crate::error::Result;
 use crate::secret::Secret;
 
@@ -19,7 +19,7 @@ pub struct ShownFile {
     mode: u32,
     contents: Arc<Secret>,
     /// Keeps the bytes in the view's budget.
-    _of: Arc<Content>,
+    _held: Arc<Files>,
 }
 
 impl ShownFile {
@@ -67,16 +67,18 @@ impl View {
         }
     }
 
-    /// All files of the current generation that are filled, in the plan's order: every one after
-    /// [`View::fill_all`], and after a refresh that changed something those that are there now. They
-    /// belong together as the layout says: with [`super::Layout::Atomic`] they are one generation.
+    /// All files of the current generation that are filled, in the plan's order. After
+    /// [`View::fill_all`] that is every file; what the vault refuses later is not among them any more.
+    /// They belong together as the layout says: with [`super::Layout::Atomic`] they are one generation.
+    /// A history that has grown can have files that are not filled: fill again before taking them.
     pub fn shown(&self) -> Vec<ShownFile> {
         let current = self.generations().current.clone();
         let objects = self.plan.objects.iter().zip(&current.slots);
-        let filled = objects.filter_map(|(planned, slot)| Some((planned, slot.content()?)));
+        let filled =
+            objects.filter_map(|(planned, slot)| Some((planned, slot.content()?.files().ok()?)));
         filled
-            .flat_map(|(planned, content)| {
-                planned.nodes.iter().filter_map(|index| {
+            .flat_map(|(planned, files)| {
+                planned.nodes.iter().filter_map(move |index| {
                     let NodeKind::File { file, mode, .. } = self.plan.tree.node(*index)?.kind
                     else {
                         return None;
@@ -84,8 +86,8 @@ impl View {
                     Some(ShownFile {
                         path: self.plan.tree.path(*index),
                         mode,
-                        contents: content.shared(file)?,
-                        _of: content.clone(),
+                        contents: files.file(file)?.clone(),
+                        _held: files.clone(),
                     })
                 })
             })

@@ -1,13 +1,14 @@
 //! What a view can say about itself: names, versions, errors; never a value.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::View;
 use super::generation::Generation;
+use super::ledger::Failure;
 use super::plan::PlannedObject;
+use super::slot::{Dates, Wanted};
 use crate::class::ObjectKind;
-use crate::error::Error;
+use crate::error::Code;
 
 /// State of a view at one instant.
 #[derive(Clone, Debug)]
@@ -20,7 +21,11 @@ pub struct Status {
     pub retired: usize,
     /// Bytes of values held.
     pub bytes: usize,
-    /// Every object that there is, in the plan's order.
+    /// When the last look for new versions ended.
+    pub looked: Option<SystemTime>,
+    /// When the next one begins, where somebody keeps the view fresh.
+    pub next_look: Option<SystemTime>,
+    /// Every object that there is or was, in the plan's order.
     pub objects: Vec<ObjectStatus>,
 }
 
@@ -31,23 +36,27 @@ pub struct ObjectStatus {
     pub kind: ObjectKind,
     /// Name in the vault.
     pub name: String,
-    /// Its files below the mount.
+    /// Its files below the mount, now.
     pub files: Vec<String>,
     /// The version that is shown; `None` until somebody opened a file of it.
     pub version: Option<String>,
     /// The generation that brought what is shown.
     pub birth: u32,
+    /// When that version was created.
+    pub created: Option<SystemTime>,
+    /// When it expires. It is shown all the same.
+    pub expires: Option<SystemTime>,
+    /// When it begins to be valid. It is shown all the same.
+    pub not_before: Option<SystemTime>,
+    /// When the vault was asked for its last positive answer about the object.
+    pub checked: Option<SystemTime>,
+    /// Since when the vault cannot be asked about it: what is shown may be outdated.
+    pub stale: Option<SystemTime>,
+    /// Why it is not shown any more, although it was: the vault refuses it (not found, disabled or
+    /// forbidden), or could not be asked for too long (unavailable). `failure` has the words.
+    pub withdrawn: Option<Code>,
     /// The last failure, until the next success.
     pub failure: Option<Failure>,
-}
-
-/// A failed fetch or check.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// When.
-    pub at: SystemTime,
-    /// Why.
-    pub error: Error,
 }
 
 impl View {
@@ -55,22 +64,36 @@ impl View {
     pub fn status(&self) -> Status {
         let generations = self.generations();
         let current = &generations.current;
-        let failures = self.notes.all();
-        let objects = self.plan.objects.iter().zip(&current.slots).zip(failures);
-        let objects = objects.filter(|((_, slot), _)| slot.exists());
-        let objects = objects.map(|((planned, slot), failure)| ObjectStatus {
-            kind: planned.spec.kind,
-            name: planned.spec.name.to_string(),
-            files: self.files(planned, current),
-            version: slot.content().map(|content| content.version.clone()),
-            birth: slot.birth,
-            failure,
+        let objects = self.plan.objects.iter().zip(&current.slots);
+        let objects = objects.filter(|(_, slot)| slot.wanted != Wanted::Nothing);
+        let objects = objects.map(|(planned, slot)| {
+            let known = self.ledger.known(slot.object, planned.unit);
+            let content = slot.live();
+            let Dates { created, expires, not_before } =
+                content.map(|content| content.dates()).unwrap_or_default();
+            ObjectStatus {
+                kind: planned.spec.kind,
+                name: planned.spec.name.to_string(),
+                files: self.files(planned, current),
+                version: content.map(|content| content.version.clone()),
+                birth: slot.birth,
+                created,
+                expires,
+                not_before,
+                checked: known.checked,
+                stale: known.stale,
+                withdrawn: slot.refused(),
+                failure: known.failure,
+            }
         });
+        let schedule = self.schedule();
         Status {
             birth: current.birth,
             born: current.born,
             retired: generations.retired(),
             bytes: self.budget.used(),
+            looked: schedule.looked,
+            next_look: schedule.next_look,
             objects: objects.collect(),
         }
     }
@@ -80,36 +103,5 @@ impl View {
         let shown =
             |index: &&u32| tree.node(**index).is_some_and(|node| self.is_shown(generation, node));
         planned.nodes.iter().filter(shown).map(|index| tree.path(*index)).collect()
-    }
-}
-
-/// The last failure of each object.
-pub(super) struct Notes(Mutex<Vec<Option<Failure>>>);
-
-impl Notes {
-    pub(super) fn new(objects: usize) -> Self {
-        Self(Mutex::new(vec![None; objects]))
-    }
-
-    pub(super) fn worked(&self, object: usize) {
-        self.set(object, None);
-    }
-
-    /// Keeps the failure, and logs it when it is not what the object failed with before.
-    pub(super) fn failed(&self, object: usize, error: &Error) {
-        let failure = Failure { at: SystemTime::now(), error: error.clone() };
-        let before = self.set(object, Some(failure));
-        if before.is_none_or(|before| before.error.code() != error.code()) {
-            tracing::warn!(code = error.code().as_str(), "{error}");
-        }
-    }
-
-    fn set(&self, object: usize, failure: Option<Failure>) -> Option<Failure> {
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.get_mut(object).and_then(|note| std::mem::replace(note, failure))
-    }
-
-    fn all(&self) -> Vec<Option<Failure>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -16,6 +16,7 @@ const EIO: i32 = 5;
 const EACCES: i32 = 13;
 const ENFILE: i32 = 23;
 const EROFS: i32 = 30;
+const ESTALE: i32 = 116;
 const ENAMETOOLONG: i32 = 36;
 
 root_test! {
@@ -261,6 +262,36 @@ root_test! {
         assert_eq!(tree.read("two"), b"second");
         lister.0.kill().unwrap();
         eventually("the new value", || tree.read("one") == b"changed");
+    }
+}
+
+root_test! {
+    fn what_the_vault_refuses_goes_from_open_files_and_the_kernels_cache_too() {
+        for (layout, code, errno) in [
+            (Layout::Atomic, Code::NotFound, ESTALE),
+            (Layout::Atomic, Code::Forbidden, EACCES),
+            (Layout::Flat, Code::Disabled, EACCES),
+        ] {
+            let vault = Fake::new(&[("one", &[7; 9000]), ("two", b"second")]);
+            let tree = Tree::new(&vault, layout, &["one", "two"]);
+            let mut file = std::fs::File::open(tree.path("one")).unwrap();
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            assert_eq!((bytes.len(), tree.read("two")), (9000, b"second".to_vec()));
+            vault.fail("one", Some(code));
+            assert_eq!(tree.refresh().changed, ["one"]);
+            assert_eq!(tree.open_error("one"), ENOENT);
+            let listing = String::from_utf8(run("ls", &["-a", tree.dir().to_str().unwrap()])).unwrap();
+            assert!(!listing.contains("one") && listing.contains("two"), "{listing}");
+            file.rewind().unwrap();
+            let error = file.read(&mut [0; 10]).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(errno), "{code}");
+            assert_eq!(file.metadata().unwrap_err().raw_os_error(), Some(errno), "{code}");
+            assert_eq!(tree.read("two"), b"second");
+            vault.fail("one", None);
+            assert_eq!(tree.refresh().changed, ["one"]);
+            assert_eq!(tree.read("one"), [7; 9000]);
+        }
     }
 }
 

@@ -117,6 +117,10 @@ fn forget_names(notifier: &Notifier, told: Announcement) {
     for (parent, name) in told.names {
         logged(notifier.inval_entry(inode(parent), &OsString::from(name)));
     }
+    for file in told.withdrawn {
+        // Pages and attributes: who holds the file open asks again, and is refused.
+        logged(notifier.inval_inode(inode(file), 0, 0));
+    }
     let _ = told.shown.send(());
 }
 

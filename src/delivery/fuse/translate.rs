@@ -5,7 +5,7 @@ use std::time::Duration;
 use fuser::{Errno, FileAttr, FileType, INodeNo};
 
 use super::Options;
-use crate::error::Error;
+use crate::error::{Error, errno};
 use crate::view::{Attr, Kind, NodeId, NotServed};
 
 /// Names and attributes are cached for long: what changes is announced.
@@ -63,6 +63,9 @@ impl From<NotServed> for Errno {
     fn from(why: NotServed) -> Self {
         match why {
             NotServed::Stale => Errno::ESTALE,
+            // A handle of what is not there any more is stale, not a name that is not found.
+            NotServed::Refused(code) if code.errno() == errno::EACCES => Errno::EACCES,
+            NotServed::Refused(_) => Errno::ESTALE,
             NotServed::Directory => Errno::EISDIR,
             NotServed::OtherKind => Errno::EINVAL,
         }

@@ -90,20 +90,22 @@ async fn a_history_that_cannot_be_told_keeps_what_it_shows() {
     }
     fake.set("a", Answer::Value(2));
     let before = files(&view);
-    for (code, others) in [(Code::Unavailable, 0), (Code::Forbidden, 1)] {
+    for code in [Code::Unavailable, Code::Throttled, Code::Unauthenticated] {
         *fake.versions.lock().unwrap() = Err(Error::new(code, "as the test says"));
         let done = view.refresh(soon()).await;
-        assert_eq!((done.failures[0].code(), done.changed.len()), (code, others));
+        assert_eq!((done.failures[0].code(), done.changed.len()), (code, 0));
         assert_eq!(files(&view), before);
-        assert_eq!(view.status().objects[1].failure.clone().unwrap().error.code(), code);
+        let status = view.status();
+        assert_eq!(status.objects[1].failure.clone().unwrap().error.code(), code);
+        assert!(status.objects[1].stale.is_some() && status.objects[2].stale.is_some());
     }
-    // The list names a version that then cannot be fetched: no half of a history.
+    // The list names a version that then cannot be fetched: no half of a history, and nobody waits.
     list(&fake, &[1, 2, 3]);
-    fake.set("h", Answer::Fails(Code::NotFound));
+    fake.missing("v3");
     let done = view.refresh(soon()).await;
-    assert_eq!((done.failures[0].code(), files(&view)), (Code::NotFound, before));
-    *fake.versions.lock().unwrap() = Ok(Vec::new());
-    assert_eq!(view.refresh(soon()).await.failures[0].code(), Code::NotFound);
+    assert_eq!((done.failures[0].code(), done.changed), (Code::NotFound, vec!["a".to_owned()]));
+    assert_eq!(files(&view), before);
+    assert!(view.status().objects[1].stale.is_none());
 }
 
 #[tokio::test]
@@ -118,4 +120,83 @@ async fn a_tree_whose_history_cannot_be_listed_is_not_shown() {
     );
     *fake.versions.lock().unwrap() = Err(Error::new(Code::Forbidden, "as the test says"));
     assert_eq!(view.resolve(soon()).await.unwrap_err().code(), Code::Forbidden);
+}
+
+fn names(view: &View) -> Vec<String> {
+    files(view).into_iter().map(|(name, _)| name).collect()
+}
+
+#[tokio::test]
+async fn a_history_that_the_vault_refuses_goes_and_comes_back_as_it_was() {
+    for gone in [
+        Ok(Vec::new()),
+        Ok(vec![ListedVersion { id: "v2".to_owned(), enabled: false, created: None }]),
+        Err(Error::new(Code::Forbidden, "as the test says")),
+        Err(Error::new(Code::NotFound, "as the test says")),
+    ] {
+        let (fake, view) = resolved(&[1, 2]).await;
+        read(&view, "h/0").await.unwrap();
+        let held = slot(&view, "h/0");
+        view.hold(held.0, &held.1);
+        *fake.versions.lock().unwrap() = gone.clone();
+        let done = view.refresh(soon()).await;
+        assert_eq!(done.changed, ["h/0", "h/1"]);
+        assert!(names(&view).is_empty());
+        let refused = view.read(held.0, |_| ()).unwrap_err();
+        assert!(matches!(refused, NotServed::Refused(_)), "{refused:?}");
+        assert_eq!(view.status().bytes, 0);
+        let withdrawn: Vec<_> = view.status().objects.iter().map(|one| one.withdrawn).collect();
+        assert_eq!(withdrawn, [None, Some(done.failures[0].code()), Some(done.failures[0].code())]);
+        // Once more, and nothing changes.
+        assert!(view.refresh(soon()).await.changed.is_empty());
+        list(&fake, &[1, 2, 3]);
+        fake.requests();
+        assert_eq!(view.refresh(soon()).await.changed, ["h/0", "h/1", "h/2"]);
+        assert_eq!(fake.requests(), ["h/versions", "h"]);
+        assert_eq!(files(&view), shown(&[("0", Some("h 3")), ("1", None), ("2", None)]));
+        assert_eq!(read(&view, "h/1").await.unwrap(), "h 2");
+        view.release(held.0);
+    }
+}
+
+#[tokio::test]
+async fn versions_that_may_be_listed_and_not_read_go() {
+    let (fake, view) = resolved(&[1, 2]).await;
+    read(&view, "h/1").await.unwrap();
+    for ids in [&[1, 2][..], &[1, 2, 3]] {
+        list(&fake, ids);
+        assert_eq!(view.refresh(soon()).await.failures.len(), 0);
+        read(&view, "h/1").await.unwrap();
+        fake.set("h", Answer::Fails(Code::Forbidden));
+        let done = view.refresh(soon()).await;
+        assert_eq!(done.failures[0].code(), Code::Forbidden);
+        assert!(names(&view).is_empty() && view.status().bytes == 0, "{done:?}");
+        fake.set("h", Answer::Value(1));
+        assert_eq!(view.refresh(soon()).await.failures.len(), 0);
+        assert_eq!(names(&view).len(), ids.len());
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_is_disabled_is_no_more_readable_in_old_generations() {
+    let (fake, view) = resolved(&[1, 2, 3]).await;
+    for name in ["a", "h/0", "h/1"] {
+        read(&view, name).await.unwrap();
+    }
+    let (old, older) = (walk(&view, "h/0").unwrap(), walk(&view, "h/1").unwrap());
+    list(&fake, &[1, 2, 3, 4]);
+    view.refresh(soon()).await;
+    assert_eq!(files(&view)[1].1.as_deref(), Some("h 3"));
+    // While something else cannot be told, the rest of the history waits, and the version does not.
+    list(&fake, &[1, 2, 4]);
+    fake.set("a", Answer::Fails(Code::Unavailable));
+    assert_eq!(view.refresh(soon()).await.changed, ["h/1"]);
+    let expected = [("0", Some("h 4")), ("2", Some("h 2"))];
+    assert_eq!(files(&view), shown(&expected));
+    assert_eq!(view.read(old, |_| ()), Err(NotServed::Refused(Code::Disabled)));
+    assert_eq!(view.read(older, |bytes| bytes.len()), Ok(3));
+    fake.set("a", Answer::Value(1));
+    view.refresh(soon()).await;
+    let expected = [("0", Some("h 4")), ("1", Some("h 2")), ("2", Some("h 1"))];
+    assert_eq!(files(&view), shown(&expected));
 }

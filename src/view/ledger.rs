@@ -1,0 +1,186 @@
+//! What is known of each object beyond what is shown: the last failure, the vault's last good word, and
+//! every content that is held of it, so that all of them can be let go of at once.
+//!
+//! Failures belong to a planned object; all else belongs to its *unit*: the object itself, or the first
+//! one of its history, since one object of the vault is behind all of a history.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::slot::Content;
+use crate::clock::Clock;
+use crate::error::{Code, Error};
+
+/// A failed fetch or check.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// When.
+    pub at: SystemTime,
+    /// Why.
+    pub error: Error,
+}
+
+/// One instant by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) instant: Instant,
+    pub(super) wall: SystemTime,
+}
+
+impl Moment {
+    pub(super) fn now(clock: &Clock) -> Self {
+        Self { instant: clock.now(), wall: clock.wall() }
+    }
+}
+
+pub(super) struct Ledger(Mutex<Vec<Entry>>);
+
+#[derive(Clone, Default)]
+struct Entry {
+    failure: Option<Failure>,
+    /// When the vault was asked for its last positive answer.
+    checked: Option<Moment>,
+    /// Since when it cannot be asked.
+    stale: Option<SystemTime>,
+    /// How often the vault took something back.
+    refusals: u64,
+    contents: Vec<Weak<Content>>,
+}
+
+/// What status tells of an object.
+#[derive(Clone, Default)]
+pub(super) struct Known {
+    pub(super) failure: Option<Failure>,
+    pub(super) checked: Option<SystemTime>,
+    pub(super) stale: Option<SystemTime>,
+}
+
+impl Ledger {
+    pub(super) fn new(objects: usize) -> Self {
+        Self(Mutex::new(vec![Entry::default(); objects]))
+    }
+
+    /// Nothing is wrong with the object any more.
+    pub(super) fn worked(&self, object: usize) {
+        self.change(object, |entry| entry.failure = None);
+    }
+
+    /// Keeps the failure, and logs it when it is not what the object failed with before. `consequence`
+    /// says what becomes of the object's files.
+    pub(super) fn failed(&self, object: usize, error: &Error, now: SystemTime, consequence: &str) {
+        let failure = Failure { at: now, error: error.clone() };
+        let before = self.change(object, |entry| entry.failure.replace(failure)).flatten();
+        if before.is_some_and(|before| before.error.code() == error.code()) {
+            return;
+        }
+        let code = error.code().as_str();
+        match error.code() {
+            // Nobody but the operator can mend these, and new mounts fail by now.
+            Code::Unauthenticated | Code::IdentityUnavailable | Code::PolicyDenied => {
+                tracing::error!(code, "{error}{consequence}");
+            }
+            _ => tracing::warn!(code, "{error}{consequence}"),
+        }
+    }
+
+    /// The vault has given the object, asked at that moment. Whether it could not be asked before.
+    pub(super) fn answered(&self, unit: usize, asked: Moment) -> bool {
+        self.change(unit, |entry| {
+            entry.checked_at(asked);
+            entry.stale.take().is_some()
+        })
+        .unwrap_or_default()
+    }
+
+    /// The vault cannot be asked about the object. Whether its last positive answer is older than so
+    /// long.
+    pub(super) fn unanswered(&self, unit: usize, now: Moment, most: Duration) -> bool {
+        self.change(unit, |entry| {
+            entry.stale.get_or_insert(now.wall);
+            let age = |checked: Moment| now.instant.saturating_duration_since(checked.instant);
+            entry.checked.is_some_and(|checked| age(checked) >= most)
+        })
+        .unwrap_or_default()
+    }
+
+    /// When the first of the stale objects, except these, has been so for as long as it may.
+    pub(super) fn patience_ends(
+        &self,
+        most: Duration,
+        except: impl Fn(usize) -> bool,
+    ) -> Option<Instant> {
+        let entries = self.entries();
+        let stale = entries.iter().enumerate().filter(|(_, entry)| entry.stale.is_some());
+        let ends = stale
+            .filter(|(unit, _)| !except(*unit))
+            .filter_map(|(_, entry)| entry.checked?.instant.checked_add(most));
+        ends.min()
+    }
+
+    /// To be compared by [`Ledger::admit`].
+    pub(super) fn refusals(&self, unit: usize) -> u64 {
+        self.entries().get(unit).map_or(0, |entry| entry.refusals)
+    }
+
+    /// Takes up what was fetched; not if something was taken back since `seen`: an answer on its way must
+    /// not bring back what the vault has refused in the meantime.
+    pub(super) fn admit(
+        &self,
+        unit: usize,
+        content: &Arc<Content>,
+        seen: u64,
+        asked: Moment,
+    ) -> bool {
+        self.change(unit, |entry| {
+            if entry.refusals != seen {
+                return false;
+            }
+            entry.checked_at(asked);
+            entry.contents.retain(|content| content.strong_count() > 0);
+            entry.contents.push(Arc::downgrade(content));
+            true
+        })
+        .unwrap_or_default()
+    }
+
+    /// Contents that are held of a unit, in whatever birth.
+    pub(super) fn held(&self, unit: usize, which: impl Fn(&Content) -> bool) -> Vec<Arc<Content>> {
+        let contents = self.entries().get(unit).map(|entry| entry.contents.clone());
+        let held = contents.into_iter().flatten().filter_map(|content| content.upgrade());
+        held.filter(|content| !content.is_withdrawn() && which(content)).collect()
+    }
+
+    /// Lets go of the bytes of these contents, wherever they are.
+    pub(super) fn withdraw(&self, unit: usize, code: Code, which: impl Fn(&Content) -> bool) {
+        self.change(unit, |entry| entry.refusals += 1);
+        self.held(unit, which).iter().for_each(|content| content.withdraw(code));
+    }
+
+    /// Of an object and its unit.
+    pub(super) fn known(&self, object: usize, unit: usize) -> Known {
+        let entries = self.entries();
+        let Some(of_unit) = entries.get(unit) else { return Known::default() };
+        let own = entries.get(object).and_then(|entry| entry.failure.clone());
+        Known {
+            failure: own.or_else(|| of_unit.failure.clone()),
+            checked: of_unit.checked.map(|checked| checked.wall),
+            stale: of_unit.stale,
+        }
+    }
+
+    fn change<T>(&self, index: usize, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        self.entries().get_mut(index).map(change)
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn checked_at(&mut self, asked: Moment) {
+        if self.checked.is_none_or(|checked| checked.instant < asked.instant) {
+            self.checked = Some(asked);
+        }
+    }
+}

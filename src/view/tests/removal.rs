@@ -1,0 +1,135 @@
+//! What the vault refuses goes: names, bytes, open files; and comes back when the vault gives it again.
+
+use super::*;
+
+const REFUSALS: [Code; 3] = [Code::NotFound, Code::Forbidden, Code::Disabled];
+
+#[tokio::test]
+async fn a_refused_object_goes_with_its_bytes_and_the_others_stay() {
+    for (layout, code) in [Layout::Atomic, Layout::Flat]
+        .into_iter()
+        .flat_map(|layout| REFUSALS.map(|code| (layout, code)))
+    {
+        let (fake, view) = view(layout);
+        for name in ["a", "b", "c"] {
+            read(&view, name).await.unwrap();
+        }
+        let (first, bytes) = slot(&view, "a");
+        view.hold(first, &bytes);
+        fake.set("a", Answer::Value(2));
+        view.refresh(soon()).await;
+        let (second, late) = slot(&view, "a");
+        let taken = view.shown();
+        let mut announcements = view.subscribe();
+        fake.set("a", Answer::Fails(code));
+        let announced = async {
+            let told = announcements.recv().await.unwrap();
+            let _ = told.shown.send(());
+            (told.names, told.withdrawn)
+        };
+        let (done, (names, withdrawn)) = tokio::join!(view.refresh(soon()), announced);
+        assert_eq!((done.changed, done.failures[0].code()), (vec!["a".to_owned()], code));
+        assert!(walk(&view, "a").is_none());
+        assert!(names.contains(&(NodeId::ROOT, "a".to_owned())), "{names:?}");
+        assert!(withdrawn.contains(&first) && withdrawn.contains(&second), "{withdrawn:?}");
+        assert!(view.list(NodeId::ROOT, 0, |name, _| name != "a").is_ok());
+        for id in [first, second] {
+            assert_eq!(view.read(id, |_| ()), Err(NotServed::Refused(code)));
+            assert_eq!(view.attr(id).err(), Some(NotServed::Refused(code)));
+            assert_eq!(view.slot(id).err(), Some(NotServed::Refused(code)));
+        }
+        // An open that was about to be answered changes nothing.
+        view.hold(second, &late);
+        assert_eq!(view.read(second, |_| ()), Err(NotServed::Refused(code)));
+        let status = view.status();
+        assert_eq!((status.objects[0].withdrawn, status.objects[1].withdrawn), (Some(code), None));
+        assert_eq!(status.objects[0].failure.clone().unwrap().error.code(), code);
+        assert!(status.objects[0].files.is_empty() && status.objects[0].version.is_none());
+        assert_eq!(view.shown().len(), 2);
+        // Whoever has taken the bytes has them, and they count.
+        assert_eq!(status.bytes, 9);
+        drop(taken);
+        assert_eq!(view.status().bytes, 6, "of b and c");
+        // Looked at again every time, and nothing changes meanwhile.
+        drop(announcements);
+        assert!(view.refresh(soon()).await.changed.is_empty());
+        fake.set("a", Answer::Value(2));
+        assert_eq!(view.refresh(soon()).await.changed, ["a"]);
+        assert_eq!(read(&view, "a").await.unwrap(), "a 2");
+        assert_eq!(view.read(first, |_| ()), Err(NotServed::Refused(code)));
+        let status = view.status();
+        assert!(status.objects[0].withdrawn.is_none() && status.objects[0].failure.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_goes_through_while_another_object_cannot_be_told() {
+    let (fake, view) = view(Layout::Atomic);
+    for name in ["a", "b", "c"] {
+        read(&view, name).await.unwrap();
+    }
+    fake.set("a", Answer::Fails(Code::Forbidden));
+    fake.set("b", Answer::Fails(Code::Unavailable));
+    fake.set("c", Answer::Value(2));
+    assert_eq!(view.refresh(soon()).await.changed, ["a"]);
+    assert!(walk(&view, "a").is_none());
+    assert_eq!(read(&view, "c").await.unwrap(), "c 1", "new content is shown together");
+    // And so it is when the first one is back and the second is not.
+    fake.set("a", Answer::Value(1));
+    assert!(view.refresh(soon()).await.changed.is_empty());
+    fake.set("b", Answer::Value(1));
+    assert_eq!(view.refresh(soon()).await.changed, ["a", "c"]);
+}
+
+#[tokio::test]
+async fn a_firewall_is_no_refusal_and_nobody_opened_is_nobody_refused() {
+    let (fake, view) = view(Layout::Flat);
+    read(&view, "a").await.unwrap();
+    fake.set("a", Answer::Firewall);
+    fake.set("b", Answer::Fails(Code::NotFound));
+    assert!(view.refresh(soon()).await.changed.is_empty());
+    assert_eq!(read(&view, "a").await.unwrap(), "a 1");
+    assert!(view.status().objects[0].stale.is_some());
+    assert_eq!(read(&view, "b").await.unwrap_err().code(), Code::NotFound);
+    assert!(walk(&view, "b").is_some());
+}
+
+#[tokio::test]
+async fn an_answer_on_its_way_does_not_bring_back_what_was_refused() {
+    let (fake, view) = view(Layout::Atomic);
+    // The first generation's slot of b stays empty, since a changes first.
+    read(&view, "a").await.unwrap();
+    let (_, old) = slot(&view, "b");
+    fake.set("a", Answer::Value(2));
+    view.refresh(soon()).await;
+    read(&view, "b").await.unwrap();
+    let gate = fake.gate("b");
+    let filling = {
+        let (view, old) = (view.clone(), old.clone());
+        tokio::spawn(async move { view.fill(&old, soon()).await })
+    };
+    gate.asked().await;
+    fake.set("b", Answer::Fails(Code::Disabled));
+    assert_eq!(view.refresh(soon()).await.changed, ["b"]);
+    gate.open();
+    assert_eq!(filling.await.unwrap().unwrap_err().code(), Code::Disabled);
+    assert!(old.content().is_none());
+}
+
+#[tokio::test]
+async fn files_of_a_certificate_go_together() {
+    const OPTIONS: render::Options =
+        render::Options { construct_pem_chain: true, separate_files: true };
+    let fake = Arc::new(Fake::default());
+    let nested = ObjectSpec { path: FilePath::parse("n/tls").unwrap(), ..object("tls") };
+    let plan = Plan::rendered(vec![nested, object("a")], Layout::Atomic, OPTIONS).unwrap();
+    let view = View::new(plan, fake.clone(), OPTIONS, Limits::default());
+    fake.set("tls", Answer::Certificate { version: 1, key: true });
+    view.resolve(soon()).await.unwrap();
+    fake.set("tls", Answer::Fails(Code::NotFound));
+    assert_eq!(view.refresh(soon()).await.changed, ["n/tls", "n/tls.crt", "n/tls.key"]);
+    assert!(["n/tls", "n/tls.crt", "n/tls.key"].iter().all(|path| walk(&view, path).is_none()));
+    assert!(walk(&view, "n").is_some(), "folders stay");
+    fake.set("tls", Answer::Certificate { version: 2, key: false });
+    assert_eq!(view.refresh(soon()).await.changed, ["n/tls", "n/tls.crt"]);
+}
