@@ -92,6 +92,11 @@ impl Ledger {
         .unwrap_or_default()
     }
 
+    /// The vault can be asked about the object, whatever it says.
+    pub(super) fn reached(&self, unit: usize) {
+        self.change(unit, |entry| entry.stale = None);
+    }
+
     /// The vault cannot be asked about the object. Whether its last positive answer is older than so
     /// long.
     pub(super) fn unanswered(&self, unit: usize, now: Moment, most: Duration) -> bool {

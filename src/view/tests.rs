@@ -2,6 +2,7 @@
 
 mod history;
 mod last_good;
+mod model;
 mod removal;
 mod schedule;
 mod separate;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::{Kind, Layout, Limits, NodeId, NotServed, Plan, Slot, View};
+use super::{Kind, Layout, Limits, NodeId, NotServed, Plan, Refreshed, Slot, View};
 use crate::class::{FilePath, ObjectKind, ObjectName, ObjectSpec, Version};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};

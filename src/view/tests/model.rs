@@ -1,0 +1,141 @@
+//! A reference model: what may be seen of a view, whatever the vault does and whoever reads.
+//!
+//! A history is a list of operations on a vault in memory ([`vault`]) and on a view of it. [`world`]
+//! carries them out and keeps, beside the view, a model that knows only the answers that the vault has
+//! given and when. After every operation the two must agree.
+//!
+//! The answers are those of an origin: a refusal is one that was confirmed, and a question that gets no
+//! answer gets an error in the end.
+
+mod history;
+mod vault;
+mod world;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::*;
+use world::World;
+
+/// Histories in CI; the longest has so many operations.
+const HISTORIES: u32 = 1_000;
+const LONGEST: usize = 60;
+
+/// How the vault fails: that says nothing about the object.
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    Throttled,
+    Unavailable,
+    TimedOut,
+    Firewall,
+    Identity,
+}
+
+/// Objects are numbers, taken modulo how many there are; so is all else that is chosen.
+#[derive(Clone, Debug)]
+enum Op {
+    Rotate(usize),
+    Delete(usize),
+    Restore(usize),
+    /// The newest version, or an older one.
+    Disable(usize, usize),
+    Enable(usize),
+    Forbid(usize),
+    /// May be listed, and not be read.
+    ForbidReading(usize),
+    Allow(usize),
+    Fail(usize, Failure),
+    Mend(usize),
+    Outage(Failure),
+    Over,
+    /// Answers to new questions wait until they are delivered.
+    Slow(usize),
+    Quick(usize),
+    /// In any order.
+    Deliver(usize),
+    /// As an error, after all.
+    Lose(usize),
+    Hours(u64),
+    /// Opens a file, and keeps it open.
+    Open(usize),
+    /// The same by a node that somebody remembers.
+    OpenOld(usize),
+    Release(usize),
+    LookUp(usize),
+    List,
+    FillAll,
+    Refresh,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Objects {
+    Plain,
+    SeparateFiles,
+    History,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let failure = prop_oneof![
+        Just(Failure::Throttled),
+        Just(Failure::Unavailable),
+        Just(Failure::TimedOut),
+        Just(Failure::Firewall),
+        Just(Failure::Identity),
+    ];
+    let any = 0..12_usize;
+    prop_oneof![
+        8 => any.clone().prop_map(Op::Rotate),
+        2 => any.clone().prop_map(Op::Delete),
+        3 => any.clone().prop_map(Op::Restore),
+        2 => (any.clone(), any.clone()).prop_map(|(object, which)| Op::Disable(object, which)),
+        3 => any.clone().prop_map(Op::Enable),
+        2 => any.clone().prop_map(Op::Forbid),
+        1 => any.clone().prop_map(Op::ForbidReading),
+        3 => any.clone().prop_map(Op::Allow),
+        2 => (any.clone(), failure.clone()).prop_map(|(object, failure)| Op::Fail(object, failure)),
+        3 => any.clone().prop_map(Op::Mend),
+        1 => failure.prop_map(Op::Outage),
+        3 => Just(Op::Over),
+        4 => any.clone().prop_map(Op::Slow),
+        4 => any.clone().prop_map(Op::Quick),
+        10 => any.clone().prop_map(Op::Deliver),
+        1 => any.clone().prop_map(Op::Lose),
+        2 => (0..30_u64).prop_map(Op::Hours),
+        10 => any.clone().prop_map(Op::Open),
+        6 => any.clone().prop_map(Op::OpenOld),
+        4 => any.clone().prop_map(Op::Release),
+        4 => any.clone().prop_map(Op::LookUp),
+        2 => Just(Op::List),
+        1 => Just(Op::FillAll),
+        16 => Just(Op::Refresh),
+    ]
+}
+
+fn scale() -> u32 {
+    std::env::var("AKVFS_TEST_SCALE").map_or(1, |scale| scale.parse().unwrap())
+}
+
+#[test]
+fn a_view_shows_what_the_model_says() {
+    let layout = prop_oneof![Just(Layout::Atomic), Just(Layout::Flat)];
+    let kind = prop_oneof![
+        2 => Just(Objects::Plain),
+        1 => Just(Objects::SeparateFiles),
+        1 => Just(Objects::History),
+    ];
+    let histories = (layout, kind, prop::collection::vec(op(), 1..LONGEST));
+    let config =
+        Config { cases: HISTORIES * scale(), failure_persistence: None, ..Config::default() };
+    let ran = TestRunner::new(config).run(&histories, |(layout, kind, ops)| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new(layout, kind).await;
+            for op in &ops {
+                world.does(op).await;
+            }
+            world.ends().await;
+        });
+        Ok(())
+    });
+    ran.unwrap_or_else(|error| panic!("{error}"));
+}

@@ -1,0 +1,588 @@
+//! Carries operations out, and compares the view with what may be seen of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+
+use tokio::task::JoinHandle;
+
+use super::history::History;
+use super::vault::{Answered, Outcome, Vault, text};
+use super::*;
+
+/// No sum of whole hours.
+const MAX_STALE: Duration = Duration::from_secs(24 * 3600 + 1800);
+const OPTIONS: render::Options =
+    render::Options { construct_pem_chain: true, separate_files: true };
+/// Refreshes that wait for each other.
+const REFRESHES: usize = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Unfilled,
+    Version(u32),
+    Gone,
+}
+
+/// An object of the vault, as the view should have it.
+struct Unit {
+    name: &'static str,
+    certificate: bool,
+    pinned: bool,
+    /// Every file that it may have.
+    paths: Vec<String>,
+    shown: Shown,
+    stale: bool,
+    checked: Option<Instant>,
+    /// When it was last taken away.
+    refused: Option<usize>,
+}
+
+/// A file that somebody has seen.
+pub(super) struct Node {
+    unit: usize,
+    /// What it holds, once that was read.
+    pub(super) text: Option<String>,
+    /// Must not be read any more.
+    pub(super) dead: bool,
+    handles: usize,
+}
+
+/// One refresh, from its answers.
+#[derive(Default)]
+pub(super) struct Run {
+    /// And whether the object had no positive answer for too long by then.
+    pub(super) answers: Vec<(Answered, bool)>,
+}
+
+/// Names and nodes that the kernel is to forget.
+type Told = (Vec<(NodeId, String)>, Vec<NodeId>);
+
+pub(super) struct World {
+    layout: Layout,
+    vault: Arc<Vault>,
+    pub(super) view: Arc<View>,
+    units: Vec<Unit>,
+    history: Option<History>,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    opening: Vec<(NodeId, JoinHandle<Result<()>>)>,
+    filling: Vec<JoinHandle<Result<()>>>,
+    refreshing: Vec<JoinHandle<Refreshed>>,
+    /// What the kernel remembers of directories that never change.
+    names: HashMap<(NodeId, String), Option<NodeId>>,
+    /// And of files.
+    pages: HashMap<NodeId, usize>,
+    announced: Arc<Mutex<Vec<Told>>>,
+    answers: usize,
+    runs: BTreeMap<u64, Run>,
+    finished: u64,
+}
+
+impl World {
+    pub(super) async fn new(layout: Layout, objects_are: Objects) -> Self {
+        let objects: &[(&'static str, bool)] = match objects_are {
+            Objects::Plain => &[("a", false), ("b", false), ("c", false), ("p", false)],
+            Objects::SeparateFiles => &[("a", false), ("tls", true), ("c", true)],
+            Objects::History => &[("a", false), ("c", false), ("h", false)],
+        };
+        let vault = Vault::new(objects);
+        let specs = objects.iter().map(|(name, _)| match *name {
+            "c" => ObjectSpec { path: FilePath::parse("d/c").unwrap(), ..object("c") },
+            "p" => ObjectSpec { version: Version::Exact("v1".to_owned()), ..object("p") },
+            "h" => ObjectSpec { history: 3, ..object("h") },
+            name => object(name),
+        });
+        let specs: Vec<_> = specs.collect();
+        let separate = matches!(objects_are, Objects::SeparateFiles);
+        let options = if separate { OPTIONS } else { render::Options::default() };
+        let single = specs.iter().zip(objects).filter(|(spec, _)| spec.history <= 1);
+        let units = single.map(|(spec, (name, certificate))| Unit {
+            name,
+            certificate: *certificate,
+            pinned: spec.version != Version::Latest,
+            // Itself first, then .crt and .key.
+            paths: render::paths(spec, options)
+                .iter()
+                .map(|path| path.to_string())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
+            shown: Shown::Unfilled,
+            stale: false,
+            checked: None,
+            refused: None,
+        });
+        let units: Vec<_> = units.collect();
+        let plan = Plan::rendered(specs, layout, options).unwrap();
+        let limits = Limits { max_stale: MAX_STALE, ..Limits::default() };
+        let view = View::new(plan, vault.clone(), options, limits);
+        vault.view.set(Arc::downgrade(&view)).unwrap();
+        view.resolve(soon()).await.unwrap();
+        let announced: Arc<Mutex<Vec<_>>> = Arc::default();
+        let mut announcements = view.subscribe();
+        let told = announced.clone();
+        tokio::spawn(async move {
+            while let Some(one) = announcements.recv().await {
+                told.lock().unwrap().push((one.names, one.withdrawn));
+                let _ = one.shown.send(());
+            }
+        });
+        let history =
+            matches!(objects_are, Objects::History).then(|| History::new(objects.len() - 1));
+        let mut world = Self {
+            layout,
+            vault,
+            view,
+            units,
+            history,
+            nodes: BTreeMap::new(),
+            opening: Vec::new(),
+            filling: Vec::new(),
+            refreshing: Vec::new(),
+            names: HashMap::new(),
+            pages: HashMap::new(),
+            announced,
+            answers: 0,
+            runs: BTreeMap::new(),
+            finished: 0,
+        };
+        world.check().await;
+        world
+    }
+
+    pub(super) async fn does(&mut self, op: &Op) {
+        self.vault.with(|state| state.step += 1);
+        match *op {
+            Op::Open(at) => {
+                let paths = self.paths();
+                if let Some(id) = walk(&self.view, &paths[at % paths.len()]) {
+                    self.open(id);
+                }
+            }
+            Op::OpenOld(at) => {
+                let known = self.nodes.keys().nth(at % self.nodes.len().max(1));
+                known.copied().into_iter().for_each(|id| self.open(id));
+            }
+            Op::Release(at) => {
+                let held: Vec<_> =
+                    self.nodes.iter().filter(|(_, n)| n.handles > 0).map(|(id, _)| *id).collect();
+                if let Some(id) = held.get(at % held.len().max(1)) {
+                    self.view.release(*id);
+                    self.nodes.get_mut(id).unwrap().handles -= 1;
+                }
+            }
+            Op::LookUp(at) => self.look_up(at),
+            Op::List => self.list(),
+            Op::FillAll => {
+                let view = self.view.clone();
+                self.filling.push(tokio::spawn(async move { view.fill_all(soon()).await }));
+            }
+            Op::Refresh if self.refreshing.len() < REFRESHES => {
+                let view = self.view.clone();
+                self.refreshing.push(tokio::spawn(async move { view.refresh(soon()).await }));
+            }
+            _ => self.vault.does(op),
+        }
+        self.check().await;
+    }
+
+    /// Every file that there may be.
+    fn paths(&self) -> Vec<String> {
+        let mut paths: Vec<_> = self.units.iter().flat_map(|unit| unit.paths.clone()).collect();
+        if self.history.is_some() {
+            paths.extend((0..3).map(|at| format!("h/{at}")));
+        }
+        paths
+    }
+
+    fn open(&mut self, id: NodeId) {
+        let Ok(slot) = self.view.slot(id) else { return };
+        let view = self.view.clone();
+        let opening = tokio::spawn(async move {
+            view.fill(&slot, soon()).await?;
+            view.hold(id, &slot);
+            Ok(())
+        });
+        self.opening.push((id, opening));
+    }
+
+    /// The kernel remembers names below directories that are never replaced.
+    fn look_up(&mut self, at: usize) {
+        let paths = self.paths();
+        let mut directory = NodeId::ROOT;
+        for name in paths[at % paths.len()].split('/') {
+            let found = self.view.lookup(directory, name).unwrap();
+            self.names.insert((directory, name.to_owned()), found.map(|attr| attr.id));
+            match found {
+                Some(attr) if attr.kind == Kind::Directory && attr.id.birth == 0 => {
+                    directory = attr.id;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn list(&mut self) {
+        let mut listed = Vec::new();
+        self.view
+            .list(NodeId::ROOT, 0, |name, attr| {
+                listed.push((name.to_owned(), attr.id));
+                true
+            })
+            .unwrap();
+        for (name, id) in listed {
+            assert_eq!(self.view.lookup(NodeId::ROOT, &name).unwrap().map(|a| a.id), Some(id));
+            if name.starts_with("..2") {
+                // A generation's, which leads nowhere else later.
+                continue;
+            }
+            self.names.insert((NodeId::ROOT, name), Some(id));
+        }
+    }
+
+    /// Lets everything go on that can, and compares.
+    async fn check(&mut self) {
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+        let new = self.vault.with(|state| state.answers[self.answers..].to_vec());
+        self.answers += new.len();
+        self.hear(&new);
+        self.fills(&new);
+        let before = self.finished;
+        let mut runs = Vec::new();
+        while let Some(run) = self.next_run() {
+            runs.push(run);
+        }
+        let count = runs.len();
+        for (number, run) in runs.into_iter().enumerate() {
+            self.apply(run, number + 1 == count);
+        }
+        self.announcements();
+        self.finish_tasks(&new).await;
+        self.compare();
+        self.remember();
+        let everything = self.finished > before;
+        self.read_nodes(&new, everything);
+        let status = self.view.status();
+        assert!(status.retired <= 16, "{}", status.retired);
+    }
+
+    fn hear(&mut self, new: &[Answered]) {
+        for answer in new {
+            let overdue = match self.units.get_mut(answer.object) {
+                Some(unit) => {
+                    if matches!(answer.outcome, Outcome::Value(_)) {
+                        unit.checked = unit.checked.max(Some(answer.asked));
+                    }
+                    if answer.refresh {
+                        unit.stale = answer.outcome == Outcome::Failed;
+                    }
+                    let since = |checked| answer.arrived.saturating_duration_since(checked);
+                    unit.checked.is_some_and(|checked| since(checked) >= MAX_STALE)
+                }
+                None => self.history.as_mut().unwrap().hear(answer, MAX_STALE),
+            };
+            if answer.refresh {
+                let run = self.runs.entry(answer.run).or_default();
+                run.answers.push((answer.clone(), overdue));
+            } else if self.units.len() <= answer.object {
+                // A refresh may have asked, or an open.
+                let run = self.runs.entry(answer.arrived_in_run).or_default();
+                run.answers.push((answer.clone(), overdue));
+            }
+        }
+    }
+
+    /// What was empty is filled by an answer that has just come.
+    fn fills(&mut self, new: &[Answered]) {
+        for (number, unit) in self.units.iter_mut().enumerate() {
+            if unit.shown != Shown::Unfilled {
+                continue;
+            }
+            let Some(id) = walk(&self.view, &unit.paths[0]) else { continue };
+            let Ok(bytes) = self.view.read(id, |bytes| bytes.expose().to_vec()) else { continue };
+            let version = version_of(unit.name, unit.certificate, &bytes);
+            let given = |answer: &Answered| {
+                answer.object == number
+                    && !answer.refresh
+                    && answer.outcome == Outcome::Value(version)
+            };
+            assert!(new.iter().any(given), "{} {version} is of no answer", unit.name);
+            unit.shown = Shown::Version(version);
+        }
+    }
+
+    /// The next refresh that has come to its end.
+    fn next_run(&mut self) -> Option<Run> {
+        let (runs, next) = (&self.view.runs, self.finished + 1);
+        let begun = runs.begun.load(Ordering::Acquire);
+        let ended =
+            begun > next || begun == next && runs.last.try_lock().is_ok_and(|last| last.0 == next);
+        ended.then(|| {
+            self.finished = next;
+            self.runs.remove(&next).unwrap_or_default()
+        })
+    }
+
+    /// What follows from a refresh; the view shows what follows from the last.
+    fn apply(&mut self, run: Run, last: bool) {
+        let mut unknown = false;
+        let mut values = Vec::new();
+        let mut gone = Vec::new();
+        for (answer, overdue) in &run.answers {
+            if answer.object >= self.units.len() {
+                continue;
+            }
+            match &answer.outcome {
+                Outcome::Value(version) => values.push((answer.object, *version)),
+                Outcome::Refused(_) => gone.push(answer.object),
+                Outcome::Failed => {
+                    unknown = true;
+                    if *overdue {
+                        gone.push(answer.object);
+                    }
+                }
+                Outcome::List(_) => panic!("of no history: {answer:?}"),
+            }
+        }
+        let mut perhaps_unknown = unknown;
+        if let Some(mut history) = self.history.take() {
+            let (certainly, perhaps) = history.apply(&run, self, last);
+            (unknown, perhaps_unknown) =
+                (unknown || certainly, perhaps_unknown || certainly || perhaps);
+            self.history = Some(history);
+        }
+        let step = self.vault.with(|state| state.step);
+        for unit in gone {
+            self.units[unit].shown = Shown::Gone;
+            self.units[unit].refused = Some(step);
+            let nodes = self.nodes.values_mut().filter(|node| node.unit == unit);
+            nodes.filter(|node| node.text.is_some()).for_each(|node| node.dead = true);
+        }
+        if self.layout == Layout::Atomic && perhaps_unknown {
+            // Where it cannot be told from the answers, everything together shows which it was.
+            let all_new = |(unit, version): &(usize, u32)| self.shows(*unit, *version);
+            if unknown || !values.iter().all(all_new) {
+                return;
+            }
+        }
+        for (unit, version) in values {
+            let unit = &mut self.units[unit];
+            if let Shown::Version(before) = unit.shown {
+                assert!(before <= version, "the vault went back");
+            }
+            unit.shown = Shown::Version(version);
+        }
+    }
+
+    fn shows(&self, unit: usize, version: u32) -> bool {
+        let unit = &self.units[unit];
+        walk(&self.view, &unit.paths[0]).is_some_and(|id| {
+            let bytes = self.view.read(id, |bytes| bytes.expose().to_vec());
+            bytes.is_ok_and(|bytes| version_of(unit.name, unit.certificate, &bytes) == version)
+        })
+    }
+
+    /// The kernel forgets what it is told to, and nothing else may have changed.
+    fn announcements(&mut self) {
+        let announced = std::mem::take(&mut *self.announced.lock().unwrap());
+        for (names, withdrawn) in announced {
+            self.names.retain(|name, _| !names.contains(name));
+            self.pages.retain(|id, _| !withdrawn.contains(id));
+        }
+        for ((directory, name), id) in &self.names {
+            let now = self.view.lookup(*directory, name).unwrap().map(|attr| attr.id);
+            assert_eq!(now, *id, "{name} leads elsewhere, and nobody was told");
+        }
+        for id in self.pages.keys().filter(|id| self.nodes[*id].dead) {
+            // What is forgotten cannot be opened, so its pages are out of reach.
+            let forgotten = self.view.slot(*id).err() == Some(NotServed::Stale);
+            assert!(forgotten, "pages of what was taken away, and nobody was told");
+        }
+    }
+
+    async fn finish_tasks(&mut self, new: &[Answered]) {
+        let bad = |answer: &Answered| !matches!(answer.outcome, Outcome::Value(_));
+        for at in (0..self.opening.len()).rev() {
+            if !self.opening[at].1.is_finished() {
+                continue;
+            }
+            let (id, opening) = self.opening.swap_remove(at);
+            let unit = self.unit_of(id);
+            match opening.await.unwrap() {
+                Ok(()) => {
+                    let node = self.nodes.entry(id).or_insert(Node::of(unit));
+                    node.handles += 1;
+                    if !node.dead && self.view.read(id, |_| ()).is_ok() {
+                        self.pages.insert(id, unit);
+                    }
+                }
+                Err(error) => {
+                    let why = new.iter().any(|answer| answer.object == unit && bad(answer));
+                    assert!(why, "an open failed for nothing: {error}");
+                }
+            }
+        }
+        for at in (0..self.filling.len()).rev() {
+            if self.filling[at].is_finished() {
+                let _ = self.filling.swap_remove(at).await.unwrap();
+            }
+        }
+        for at in (0..self.refreshing.len()).rev() {
+            if self.refreshing[at].is_finished() {
+                self.refreshing.swap_remove(at).await.unwrap();
+            }
+        }
+    }
+
+    fn unit_of(&self, id: NodeId) -> usize {
+        let path = self.view.path(id);
+        let unit = self.units.iter().position(|unit| unit.paths.contains(&path));
+        unit.unwrap_or(self.units.len())
+    }
+
+    /// The view is as the model says.
+    fn compare(&mut self) {
+        let status = self.view.status();
+        for unit in &self.units {
+            let said = status.objects.iter().find(|object| object.name == unit.name).unwrap();
+            assert_eq!(said.withdrawn.is_some(), unit.shown == Shown::Gone, "{}", unit.name);
+            assert_eq!(said.stale.is_some(), unit.stale, "{}", unit.name);
+            for (file, path) in unit.paths.iter().enumerate() {
+                let there = match (unit.shown, file) {
+                    (Shown::Gone, _) => false,
+                    (_, 0) => true,
+                    (Shown::Version(version), 1) => unit.certificate && version > 0,
+                    (Shown::Version(version), _) => unit.certificate && version % 3 > 0,
+                    (Shown::Unfilled, _) => panic!("nobody knows its files"),
+                };
+                let id = walk(&self.view, path);
+                assert_eq!(id.is_some(), there, "{path}: {:?}", unit.shown);
+                let Some(id) = id else { continue };
+                let bytes = self.view.read(id, |bytes| bytes.expose().to_vec());
+                match unit.shown {
+                    Shown::Version(version) => {
+                        let found = version_of(unit.name, unit.certificate, &bytes.unwrap());
+                        assert_eq!(found, version, "{path}");
+                    }
+                    _ => assert_eq!(bytes, Err(NotServed::Stale), "{path}"),
+                }
+            }
+        }
+        if let Some(mut history) = self.history.take() {
+            history.compare(self);
+            self.history = Some(history);
+        }
+    }
+
+    /// Whoever looks now remembers these nodes.
+    fn remember(&mut self) {
+        for path in self.paths() {
+            if let Some(id) = walk(&self.view, &path) {
+                let unit = self.unit_of(id);
+                self.nodes.entry(id).or_insert(Node::of(unit));
+            }
+        }
+    }
+
+    /// Nodes keep what they hold; until it is taken away, and then for good.
+    fn read_nodes(&mut self, new: &[Answered], everything: bool) {
+        let answers = self.vault.with(|state| state.answers.clone());
+        self.nodes.retain(|id, node| {
+            if node.handles == 0 && !everything {
+                return true;
+            }
+            let read = self.view.read(*id, |bytes| bytes.expose_str().unwrap().to_owned());
+            match read {
+                Ok(text) => {
+                    assert!(!node.dead, "{id:?} was taken away and holds {text}");
+                    if let Some(before) = &node.text {
+                        assert_eq!(*before, text, "{id:?}");
+                        return true;
+                    }
+                    if let Some(unit) = self.units.get(node.unit)
+                        && let Some(refused) = unit.refused
+                    {
+                        let good = |answer: &&Answered| {
+                            answer.object == node.unit
+                                && matches!(answer.outcome, Outcome::Value(_))
+                                && answer.asked_step >= refused
+                        };
+                        assert!(answers.iter().any(|a| good(&a)), "{id:?}: {text} came back");
+                    }
+                    node.text = Some(text);
+                    true
+                }
+                Err(NotServed::Refused(_)) => {
+                    assert!(node.dead || node.text.is_none(), "{id:?} was not taken away: {new:?}");
+                    node.dead = true;
+                    true
+                }
+                Err(why) => {
+                    assert_eq!(why, NotServed::Stale);
+                    assert!(node.handles == 0, "{id:?} is open");
+                    // Empty, or forgotten.
+                    node.text.is_none() && self.view.attr(*id).is_ok()
+                }
+            }
+        });
+        let nodes = &self.nodes;
+        self.pages.retain(|id, _| nodes.contains_key(id));
+    }
+
+    /// When all is well again, all is there; and when all is let go of, nothing is held.
+    pub(super) async fn ends(mut self) {
+        self.vault.heal();
+        while self.vault.waiting() > 0 {
+            self.does(&Op::Deliver(0)).await;
+        }
+        assert!(self.opening.is_empty() && self.refreshing.is_empty(), "somebody waits for ever");
+        self.does(&Op::Refresh).await;
+        for (number, unit) in self.units.iter().enumerate() {
+            let newest = self.vault.with(|state| state.objects[number].versions.len() as u32);
+            let newest = if unit.pinned { 1 } else { newest };
+            assert!(
+                [Shown::Unfilled, Shown::Version(newest)].contains(&unit.shown),
+                "{}: {:?} and not {newest}",
+                unit.name,
+                unit.shown
+            );
+        }
+        if let Some(history) = &self.history {
+            let versions = self.vault.with(|state| {
+                state.objects[history.object].versions.iter().map(|one| one.0).collect::<Vec<_>>()
+            });
+            history.is_whole(&self, &versions);
+        }
+        for (id, node) in &self.nodes {
+            (0..node.handles).for_each(|_| self.view.release(*id));
+        }
+        let (view, budget) = (Arc::downgrade(&self.view), self.view.budget.clone());
+        drop(self);
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+        assert!(Weak::upgrade(&view).is_none() && budget.used() == 0, "{} are held", budget.used());
+    }
+}
+
+impl Node {
+    fn of(unit: usize) -> Self {
+        Self { unit, text: None, dead: false, handles: 0 }
+    }
+}
+
+/// The version that wrote these bytes, all of them.
+pub(super) fn version_of(name: &str, certificate: bool, bytes: &[u8]) -> u32 {
+    let whole = std::str::from_utf8(bytes).unwrap();
+    if !certificate {
+        let version = whole.split(' ').nth(1).unwrap().parse().unwrap();
+        assert_eq!(whole, text(name, version));
+        return version;
+    }
+    let numbers = whole.lines().filter(|line| line.len() == 4);
+    let versions: Vec<u32> = numbers.map(|number| number.parse().unwrap()).collect();
+    assert!(!versions.is_empty() && versions.iter().all(|one| *one == versions[0]), "{whole}");
+    versions[0]
+}
