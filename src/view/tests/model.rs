@@ -60,6 +60,8 @@ enum Op {
     Open(usize),
     /// The same by a node that somebody remembers.
     OpenOld(usize),
+    /// The same by an empty one, and the vault is slow for this once.
+    OpenLate(usize),
     Release(usize),
     LookUp(usize),
     List,
@@ -103,6 +105,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..30_u64).prop_map(Op::Hours),
         10 => any.clone().prop_map(Op::Open),
         6 => any.clone().prop_map(Op::OpenOld),
+        4 => any.clone().prop_map(Op::OpenLate),
         4 => any.clone().prop_map(Op::Release),
         4 => any.clone().prop_map(Op::LookUp),
         2 => Just(Op::List),

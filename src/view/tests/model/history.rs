@@ -16,6 +16,8 @@ pub(super) struct History {
     at: usize,
     gone: bool,
     before: Vec<(usize, Option<u32>)>,
+    /// What was there when the last list was asked for.
+    when_listed: Vec<(usize, Option<u32>)>,
     /// The last time that everything about it was answered, and that anything was.
     clean: Option<Instant>,
     checked: Option<Instant>,
@@ -24,7 +26,8 @@ pub(super) struct History {
 impl History {
     pub(super) fn new(object: usize) -> Self {
         let (clean, checked) = (None, None);
-        Self { object, lists: Vec::new(), at: 0, gone: false, before: Vec::new(), clean, checked }
+        let (lists, before, when_listed) = (Vec::new(), Vec::new(), Vec::new());
+        Self { object, lists, at: 0, gone: false, before, when_listed, clean, checked }
     }
 
     /// Whether it was certainly overdue when this came.
@@ -32,6 +35,8 @@ impl History {
         match &answer.outcome {
             Outcome::List(enabled) => {
                 self.lists.push(enabled.clone());
+                let at_once = answer.asked_step == answer.arrived_step;
+                self.when_listed = if at_once { self.before.clone() } else { Vec::new() };
                 self.checked = self.checked.max(Some(answer.asked));
                 self.clean = self.clean.or(Some(answer.asked));
             }
@@ -70,6 +75,13 @@ impl History {
             self.clean = self.clean.max(Some(*asked));
         }
         let listed = enabled.is_some();
+        let read = run.answers.iter().any(|(one, _)| one.object == self.object && !one.list);
+        let was_read = |(_, version): &(usize, Option<u32>)| {
+            version
+                .is_some_and(|version| enabled.as_ref().is_some_and(|(e, _)| e.contains(&version)))
+        };
+        let asks = !last || read || !self.when_listed.iter().any(was_read);
+        assert!(asks, "what may be listed is shown, and nobody asked whether it may be read");
         let now = seen(world);
         let left = !now.is_empty();
         assert!(!(must_go && left && last), "the vault has refused it, and it is there: {now:?}");

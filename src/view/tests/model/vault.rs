@@ -43,6 +43,7 @@ pub(super) struct Answered {
     pub(super) run: u64,
     pub(super) arrived_in_run: u64,
     pub(super) asked_step: usize,
+    pub(super) arrived_step: usize,
     pub(super) asked: Instant,
     pub(super) arrived: Instant,
 }
@@ -198,6 +199,7 @@ impl Vault {
             run,
             arrived_in_run: self.run(),
             asked_step,
+            arrived_step: self.with(|state| state.step),
             asked,
             arrived: self.clock.now(),
         };

@@ -163,6 +163,16 @@ impl World {
                 let known = self.nodes.keys().nth(at % self.nodes.len().max(1));
                 known.copied().into_iter().for_each(|id| self.open(id));
             }
+            Op::OpenLate(at) => {
+                let empty = self.nodes.iter().filter(|(_, node)| node.text.is_none());
+                let empty: Vec<_> = empty.map(|(id, node)| (*id, node.unit)).collect();
+                if let Some((id, unit)) = empty.get(at % empty.len().max(1)) {
+                    self.vault.does(&Op::Slow(*unit));
+                    self.open(*id);
+                    self.check().await;
+                    self.vault.does(&Op::Quick(*unit));
+                }
+            }
             Op::Release(at) => {
                 let held: Vec<_> =
                     self.nodes.iter().filter(|(_, n)| n.handles > 0).map(|(id, _)| *id).collect();
