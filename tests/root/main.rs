@@ -16,6 +16,7 @@ mod demo;
 mod dns;
 mod driver;
 mod ends;
+mod files;
 mod history;
 mod moves;
 mod programs;

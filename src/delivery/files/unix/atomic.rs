@@ -12,9 +12,9 @@
 //! open.
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::{AtFlags, renameat, symlinkat};
 use rustix::io::Errno;
 
@@ -26,7 +26,7 @@ use super::beneath::{
 };
 use super::ledger::{self, Ledger, Own};
 use super::place::Directory;
-use crate::error::{Result, printable};
+use crate::error::{Code, Error, Result, printable};
 
 const DATA: &str = "..data";
 const NEW_DATA: &str = "..data_tmp";
@@ -128,7 +128,7 @@ impl Atomic<'_> {
         if same {
             self.store(next)?;
         } else {
-            let name = name();
+            let name = name()?;
             let files = set.keys().map(|path| (*path).to_owned()).collect();
             next.generations.insert(name.clone(), files);
             self.store(next)?;
@@ -188,9 +188,12 @@ impl Atomic<'_> {
             Some(Err(error)) => return Err(self.directory.failed("read", error)),
         };
         let mut folders = shown.as_ref().map(Folders::below);
+        let held = current.and_then(|name| held.generations.get(name));
         for (path, file) in set {
             let failed = |error| self.directory.failed_at("read", path, error);
-            let found = match &mut folders {
+            // What somebody else put there by that name does not count.
+            let known = held.is_some_and(|files| files.contains(*path));
+            let found = match folders.as_mut().filter(|_| known) {
                 Some(folders) => look_below(folders, path).map_err(failed)?.filter(is_file),
                 None => None,
             };
@@ -209,7 +212,7 @@ impl Atomic<'_> {
                 written.changed.push((*path).to_owned());
             }
         }
-        if let Some(files) = current.and_then(|name| held.generations.get(name)) {
+        if let Some(files) = held {
             written.removed =
                 files.iter().filter(|p| !set.contains_key(p.as_str())).cloned().collect();
             same &= written.removed.is_empty();
@@ -309,11 +312,13 @@ fn firsts<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
 }
 
 /// A name for a new generation, in kubelet's form.
-fn name() -> String {
+fn name() -> Result<String> {
     let time = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S").to_string();
-    // It must only be new, not hard to guess: nobody else may write the directory.
-    let random = RandomState::new().build_hasher().finish() % 1_000_000_000;
-    format!("{time}.{random:09}")
+    let mut bytes = [0; 4];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| Error::new(Code::Internal, "the system gives no random numbers"))?;
+    Ok(format!("{time}.{}", u32::from_be_bytes(bytes)))
 }
 
 #[cfg(test)]
@@ -322,7 +327,7 @@ mod tests {
 
     #[test]
     fn generations_are_named_as_kubelet_names_them() {
-        let name = name();
+        let name = name().unwrap();
         let (time, random) = name.split_once('.').and(name.rsplit_once('.')).unwrap();
         assert_eq!(time.len(), "..2026_01_31_12_00_00".len(), "{name}");
         assert!(random.bytes().all(|byte| byte.is_ascii_digit()), "{name}");

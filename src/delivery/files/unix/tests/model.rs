@@ -1,7 +1,7 @@
 //! Random histories of one directory against a map: what the caller wants, what others put there,
 //! what somebody removes, and writers that end and begin between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
@@ -70,8 +70,8 @@ struct Model<'d> {
     shown: BTreeMap<String, (u32, Vec<u8>)>,
     /// By inode, with the path where it was put.
     foreign: BTreeMap<u64, (String, Kind)>,
-    /// Whether somebody removed something since the last write.
-    lost: bool,
+    /// What somebody removed since the last write.
+    lost: BTreeSet<String>,
 }
 
 fn is_below(path: &str, folder: &str) -> bool {
@@ -135,7 +135,7 @@ impl Model<'_> {
                     Layout::Atomic => first(&path),
                 };
                 fs::remove_file(self.root.join(lost)).unwrap();
-                self.lost = true;
+                self.lost.insert(lost.to_owned());
                 self.shown.retain(|path, _| path != lost && !is_below(path, lost));
             }
         }
@@ -152,7 +152,15 @@ impl Model<'_> {
             Kind::Folder => fs::create_dir(&at),
             Kind::Link => symlink("/nowhere", &at),
         };
-        if put.is_ok() {
+        if put.is_ok()
+            && kind == Kind::File
+            && self.layout == Layout::Flat
+            && self.lost.contains(path)
+        {
+            // A file that stands where one of ours stood is ours: somebody has edited it.
+            let mode = fs::metadata(&at).unwrap().mode() & 0o7777;
+            self.shown.insert(path.to_owned(), (mode, b"foreign".to_vec()));
+        } else if put.is_ok() {
             let inode = fs::symlink_metadata(&at).unwrap().ino();
             self.foreign.insert(inode, (path.to_owned(), kind));
         }
@@ -217,7 +225,8 @@ impl Model<'_> {
         }
         self.shown = self.wanted.clone();
         let after = snapshot(self.root);
-        if written.is_empty() && !std::mem::take(&mut self.lost) {
+        let lost = std::mem::take(&mut self.lost);
+        if written.is_empty() && lost.is_empty() {
             assert_eq!(after, before);
         }
         self.check(&after, restarted || !written.is_empty());
@@ -299,7 +308,7 @@ fn histories(layout: Layout) {
             wanted: BTreeMap::new(),
             shown: BTreeMap::new(),
             foreign: BTreeMap::new(),
-            lost: false,
+            lost: BTreeSet::new(),
         };
         for step in &steps {
             model.step(step);
