@@ -11,9 +11,24 @@ pub enum End {
     Finished(usize),
 }
 
+/// A system call that is about to happen: its number and arguments.
+pub type Call = (libc::c_long, [u64; 6]);
+
 /// Forks, runs the work in the child, and kills it just before system call number `at` of those that
 /// change a file system. The work's false is a failure of the test.
 pub fn run_until(at: usize, work: impl FnOnce() -> bool) -> End {
+    let mut count = 0;
+    let killed = run(work, |call| {
+        let stop = changes_something(call) && count == at;
+        count += usize::from(changes_something(call));
+        stop
+    });
+    if killed { End::Killed } else { End::Finished(count) }
+}
+
+/// Forks, runs the work in the child, and kills it before the first system call that says so. Whether
+/// it was killed.
+pub fn run(work: impl FnOnce() -> bool, mut stop: impl FnMut(&Call) -> bool) -> bool {
     // SAFETY: the child only runs `work` and leaves by _exit; the C library's allocator survives fork.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "fork: {}", Error::last_os_error());
@@ -30,24 +45,20 @@ pub fn run_until(at: usize, work: impl FnOnce() -> bool) -> End {
     assert!(libc::WIFSTOPPED(status), "the child is not traced: {status:x}");
     let flags = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
     ask(libc::PTRACE_SETOPTIONS, child, 0, flags as usize);
-    let mut count = 0;
     loop {
         ask(libc::PTRACE_SYSCALL, child, 0, 0);
         status = wait(child);
         if libc::WIFEXITED(status) {
             assert_eq!(libc::WEXITSTATUS(status), 0, "the child failed");
-            return End::Finished(count);
+            return false;
         }
         assert!(libc::WIFSTOPPED(status), "the child ended: {status:x}");
         assert_eq!(libc::WSTOPSIG(status), libc::SIGTRAP | 0x80, "the child got a signal");
-        if changes_something(child) {
-            if count == at {
-                // SAFETY: our own child, which has not been waited for.
-                unsafe { libc::kill(child, libc::SIGKILL) };
-                assert!(libc::WIFSIGNALED(wait(child)));
-                return End::Killed;
-            }
-            count += 1;
+        if call(child).is_some_and(|call| stop(&call)) {
+            // SAFETY: our own child, which has not been waited for.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+            assert!(libc::WIFSIGNALED(wait(child)));
+            return true;
         }
     }
 }
@@ -66,20 +77,24 @@ fn ask(request: libc::c_uint, child: i32, address: usize, data: usize) {
     assert!(done >= 0, "ptrace: {}", Error::last_os_error());
 }
 
-/// Whether the child stands before a system call that changes a file system.
-fn changes_something(child: i32) -> bool {
+/// The system call that the child stands before.
+fn call(child: i32) -> Option<Call> {
     // SAFETY: all zeros is a valid value.
     let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
     let size = std::mem::size_of_val(&info);
     ask(libc::PTRACE_GET_SYSCALL_INFO, child, size, (&raw mut info) as usize);
     if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
-        return false;
+        return None;
     }
     // SAFETY: the kernel says that this is the variant.
     let entry = unsafe { info.u.entry };
-    match entry.nr as libc::c_long {
-        libc::SYS_openat => entry.args[2] & libc::O_CREAT as u64 != 0,
-        libc::SYS_write => entry.args[0] > 2,
+    Some((entry.nr as libc::c_long, entry.args))
+}
+
+fn changes_something((number, arguments): &Call) -> bool {
+    match *number {
+        libc::SYS_openat => arguments[2] & libc::O_CREAT as u64 != 0,
+        libc::SYS_write => arguments[0] > 2,
         libc::SYS_mkdirat
         | libc::SYS_renameat
         | libc::SYS_renameat2

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use akvfs::Code;
 use akvfs::delivery::files::{File, Layout, Options, Owner, Place, Writer};
 
-use super::ptrace::{End, run_until};
+use super::ptrace::{self, End, run_until};
 use super::{LAYOUTS, given, in_memory, is_tidy, options, readable};
 use crate::support::run;
 
@@ -261,5 +261,82 @@ root_test! {
             assert_eq!(readable(dir.path()).len(), 1);
             is_tidy(dir.path(), layout);
         }
+    }
+}
+
+root_test! {
+    fn on_a_disk_all_is_flushed_before_it_is_shown() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        // A file system that is not in memory, whatever /var/tmp is.
+        let (lower, at) = (dir.path().join("lower"), dir.path().join("at"));
+        for folder in [&lower, &at, &dir.path().join("upper"), &dir.path().join("work")] {
+            fs::create_dir(folder).unwrap();
+        }
+        let of = |name: &str| dir.path().join(name).display().to_string();
+        let settings = format!("lowerdir={},upperdir={},workdir={}", of("lower"), of("upper"), of("work"));
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "overlay", "-o", &settings, "none", &of("at")])
+            .status();
+        let at = if mounted.unwrap().success() { at } else { lower };
+        let target = at.join("target");
+        if Writer::open(&target, options(Layout::Flat)).unwrap().warning().is_none() {
+            eprintln!("SKIPPED: no file system here that is not in memory");
+            return;
+        }
+        for layout in LAYOUTS {
+            let target = at.join(format!("{layout:?}"));
+            for text in [&b"1"[..], b"2"] {
+                let work = || {
+                    let mut writer = Writer::open(&target, options(layout)).unwrap();
+                    writer.write(&[file("a", text), file("b/c", text)]).is_ok()
+                };
+                let mut unflushed = std::collections::BTreeSet::new();
+                let (mut folders_flushed, mut shown) = (0, 0);
+                let mut wrong = None;
+                ptrace::run(work, |(number, arguments)| {
+                    match *number {
+                        libc::SYS_write if arguments[0] > 2 => drop(unflushed.insert(arguments[0])),
+                        libc::SYS_fsync => {
+                            folders_flushed += usize::from(!unflushed.remove(&arguments[0]));
+                        }
+                        libc::SYS_close if unflushed.contains(&arguments[0]) => wrong = Some("closed"),
+                        libc::SYS_renameat | libc::SYS_renameat2 => {
+                            shown += 1;
+                            if !unflushed.is_empty() {
+                                wrong = Some("shown");
+                            }
+                        }
+                        _ => {}
+                    }
+                    false
+                });
+                assert_eq!(wrong, None, "before it was flushed");
+                // At least two files or links, and the folders they are in.
+                assert!(shown >= 2 && folders_flushed >= 2, "{shown} {folders_flushed}");
+            }
+        }
+        run("umount", &[at.to_str().unwrap()]);
+    }
+}
+
+root_test! {
+    fn an_old_value_that_cannot_be_removed_yet_keeps_no_new_one_away() {
+        let dir = in_memory();
+        fs::write(dir.path().join("over"), "over").unwrap();
+        let target = dir.path().join("target");
+        let mut writer = Writer::open(&target, options(Layout::Atomic)).unwrap();
+        writer.write(&[file("a", b"0")]).unwrap();
+        let generation = fs::canonicalize(target.join("a")).unwrap();
+        let over = dir.path().join("over");
+        run("mount", &["--bind", over.to_str().unwrap(), generation.to_str().unwrap()]);
+        writer.write(&[file("a", b"1"), file("b", b"1")]).unwrap();
+        drop(writer);
+        let mut writer = Writer::open(&target, options(Layout::Atomic)).unwrap();
+        writer.write(&[file("a", b"2")]).unwrap();
+        assert_eq!(fs::read(target.join("a")).unwrap(), b"2");
+        assert!(generation.exists());
+        run("umount", &[generation.to_str().unwrap()]);
+        writer.write(&[file("a", b"3")]).unwrap();
+        is_tidy(&target, Layout::Atomic);
     }
 }

@@ -11,7 +11,7 @@
 //! any point of that to the old or the new state: after a failure at once, after a crash at the next
 //! open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -30,6 +30,9 @@ use crate::error::{Code, Error, Result, printable};
 
 const DATA: &str = "..data";
 const NEW_DATA: &str = "..data_tmp";
+
+/// How many old generations may be kept that cannot be removed.
+const MAX_GENERATIONS: usize = 16;
 
 /// One write, or the settling of one.
 pub(super) struct Atomic<'a> {
@@ -99,14 +102,15 @@ impl Atomic<'_> {
             // On a disk the rename must last before the generation that it replaced goes, and what
             // went before the ledger forgets it.
             self.flush(self.at()).map_err(|error| failed(DATA, error))?;
-            for (name, files) in &held.generations {
-                if Some(name) != current.as_ref() {
-                    self.remove_generation(name, files)?;
+            let mut kept = BTreeMap::new();
+            for (name, files) in std::mem::take(&mut held.generations) {
+                if Some(&name) == current.as_ref() || !self.remove_generation(&name, &files)? {
+                    kept.insert(name, files);
                 }
             }
+            held.generations = kept;
             self.flush(self.at()).map_err(|error| failed(DATA, error))?;
         }
-        held.generations.retain(|name, _| Some(name) == current.as_ref());
         held.links = links;
         self.store(held)
     }
@@ -128,6 +132,9 @@ impl Atomic<'_> {
         if same {
             self.store(next)?;
         } else {
+            if next.generations.len() >= MAX_GENERATIONS {
+                return Err(self.directory.full_of_old());
+            }
             let name = name()?;
             let files = set.keys().map(|path| (*path).to_owned()).collect();
             next.generations.insert(name.clone(), files);
@@ -255,22 +262,35 @@ impl Atomic<'_> {
         }))
     }
 
-    /// Removes our files of a generation, then its folders. What else somebody put there stays.
-    fn remove_generation(&self, name: &str, files: &BTreeSet<String>) -> Result<()> {
+    /// Removes our files of a generation, then its folders. What else somebody put there stays, and is
+    /// theirs from then on. False when one of our files cannot be removed yet: something is mounted on
+    /// it, or it was made immutable.
+    fn remove_generation(&self, name: &str, files: &BTreeSet<String>) -> Result<bool> {
         let failed = |error| self.directory.failed_at("remove", name, error);
         let root: OwnedFd = match folder(self.at(), name) {
             Ok(root) => root,
-            Err(error) if is_no_folder(error) => return Ok(()),
+            Err(error) if is_no_folder(error) => return Ok(true),
             Err(error) => return Err(failed(error)),
         };
         let mut opened = Folders::below(&root);
+        let mut all = true;
         for path in files {
             match opened.of(path).and_then(|(at, name)| remove(at, name, AtFlags::empty())) {
-                // It became a directory, or its folder something else.
-                Err(Errno::ISDIR | Errno::PERM) => {}
+                Err(Errno::ISDIR | Errno::PERM | Errno::BUSY) => {
+                    // A directory in its place is not ours.
+                    let there = look_below(&mut opened, path).map_err(failed)?;
+                    all &= !there.is_some_and(|found| is_file(&found));
+                }
+                // A folder of it is none any more.
                 Err(error) if is_no_folder(error) => {}
                 outcome => outcome.map_err(failed)?,
             }
+        }
+        let shown = printable(name, 64);
+        let directory = self.directory.shown();
+        if !all {
+            tracing::warn!(directory, generation = shown, "old values cannot be removed yet");
+            return Ok(false);
         }
         let inner = folders(files.iter().map(String::as_str));
         for path in inner.into_iter().rev() {
@@ -278,23 +298,22 @@ impl Atomic<'_> {
             let gone = folder(root.as_fd(), parent)
                 .and_then(|at| remove(at.as_fd(), last, AtFlags::REMOVEDIR));
             match gone {
-                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => {}
                 Err(error) if is_no_folder(error) => {}
                 outcome => outcome.map_err(failed)?,
             }
         }
         match remove(self.at(), name, AtFlags::REMOVEDIR) {
-            Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                let left = printable(name, 64);
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => {
                 tracing::warn!(
-                    directory = self.directory.shown(),
-                    left,
-                    "files that akvfs did not write were put among its own; they are left there"
+                    directory,
+                    generation = shown,
+                    "others have put something among our files: it is left there"
                 );
-                Ok(())
             }
-            outcome => outcome.map_err(failed),
+            outcome => outcome.map_err(failed)?,
         }
+        Ok(true)
     }
 
     fn durable(&self) -> bool {

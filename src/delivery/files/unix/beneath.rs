@@ -22,15 +22,15 @@ pub(super) const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
 
 /// Opens a folder by its path below the root; the empty path is the root.
 pub(super) fn folder(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { "." } else { path };
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::ResolveFlags;
+        let here = if path.is_empty() { "." } else { path };
         let resolve = ResolveFlags::BENEATH
             | ResolveFlags::NO_SYMLINKS
             | ResolveFlags::NO_MAGICLINKS
             | ResolveFlags::NO_XDEV;
-        match rustix::fs::openat2(root, path, FOLDER, Mode::empty(), resolve) {
+        match rustix::fs::openat2(root, here, FOLDER, Mode::empty(), resolve) {
             // Before Linux 5.6, and below container runtimes that do not know the call.
             Err(Errno::NOSYS | Errno::PERM) => {}
             outcome => return outcome,
@@ -43,7 +43,7 @@ pub(super) fn folder(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno>
 fn step_by_step(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
     let device = rustix::fs::fstat(root)?.st_dev;
     let mut current = openat(root, ".", FOLDER, Mode::empty())?;
-    for name in path.split('/').filter(|name| *name != ".") {
+    for name in path.split('/').filter(|name| !name.is_empty()) {
         current = openat(&current, name, FOLDER, Mode::empty())?;
         if rustix::fs::fstat(&current)?.st_dev != device {
             return Err(Errno::XDEV);
@@ -246,4 +246,34 @@ pub(super) fn names(at: BorrowedFd<'_>) -> Result<Vec<std::ffi::CString>, Errno>
 /// The words for an errno.
 pub(super) fn words(error: Errno) -> io::ErrorKind {
     io::Error::from(error).kind()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn both_ways_to_open_a_folder_follow_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b/c")).unwrap();
+        fs::write(dir.path().join("a/file"), "").unwrap();
+        symlink("a", dir.path().join("link")).unwrap();
+        symlink("/tmp", dir.path().join("a/out")).unwrap();
+        let root = fs::File::open(dir.path()).unwrap();
+        for open in [folder, step_by_step] {
+            let inode = |path| {
+                let opened = open(root.as_fd(), path).map_err(|error| assert!(is_no_folder(error)));
+                opened.ok().map(|opened| rustix::fs::fstat(opened).unwrap().st_ino)
+            };
+            let same = rustix::fs::stat(dir.path().join("a/b/c")).unwrap().st_ino;
+            assert_eq!(inode("a/b/c"), Some(same));
+            assert_eq!(inode(""), Some(rustix::fs::fstat(&root).unwrap().st_ino));
+            for path in ["link", "link/b", "a/out", "a/out/x", "a/file", "a/no", "no/b"] {
+                assert_eq!(inode(path), None, "{path}");
+            }
+        }
+    }
 }

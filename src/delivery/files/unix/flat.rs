@@ -19,7 +19,7 @@ use super::beneath::{
     names, remove,
 };
 use super::ledger::{self, Ledger, Own};
-use super::place::Directory;
+use super::place::{Directory, OWN};
 use crate::error::{Result, printable};
 
 /// One write, or the settling of one.
@@ -239,8 +239,12 @@ impl Flat<'_> {
         let mut staged = Vec::new();
         for (path, file) in work.files().filter_map(|path| set.get_key_value(path)) {
             let name = staged_name(staged.len());
-            let made = create(self.own.as_fd(), &name, file, self.owner, self.durable())
-                .map_err(|error| self.directory.failed_at("write", path, error))?;
+            let made = create(self.own.as_fd(), &name, file, self.owner, self.durable()).map_err(
+                |error| match error {
+                    Errno::EXIST => self.directory.in_the_way(&format!("{OWN}/{name}")),
+                    error => self.directory.failed_at("write", path, error),
+                },
+            )?;
             staged.push(made);
         }
         Ok(staged)

@@ -40,7 +40,8 @@ pub(super) struct Ledger {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Atomic {
-    /// Generation directories and the files in each. More than one only while something is written.
+    /// Generation directories and the files in each. More than one while something is
+    /// written, or while an old one cannot be removed.
     pub(super) generations: BTreeMap<String, BTreeSet<String>>,
     /// Visible links.
     pub(super) links: BTreeSet<String>,
@@ -187,9 +188,8 @@ impl Own {
         }
         let mut text = Vec::new();
         let mut limited = std::io::Read::take(std::fs::File::from(file), MAX as u64 + 1);
-        std::io::Read::read_to_end(&mut limited, &mut text).map_err(|error| {
-            failed(Errno::from_raw_os_error(error.raw_os_error().unwrap_or_default()))
-        })?;
+        std::io::Read::read_to_end(&mut limited, &mut text)
+            .map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         let ledger = serde_json::from_slice::<Ledger>(&text).ok().filter(Ledger::is_sound);
         let Some(ledger) = ledger.filter(|ledger| ledger.version == VERSION) else {
             return Err(unusable("has a ledger (..akvfs/ledger.json) that this akvfs cannot read"));

@@ -128,6 +128,12 @@ impl Directory {
             .fix("move it away, or give the object another objectAlias")
     }
 
+    /// The error of too many old generations that cannot be removed.
+    pub(super) fn full_of_old(&self) -> Error {
+        refused(&self.path, "holds too many old values that cannot be removed")
+            .fix("unmount what is mounted on its files (findmnt), and make none of them immutable")
+    }
+
     /// Fails when others may write a folder, or put another in its place.
     pub(super) fn folder_is_safe(&self, name: &str, found: &Stat) -> Result<()> {
         let own = fstat(&self.fd).map_err(|error| self.failed("look at", error))?;
@@ -165,8 +171,7 @@ fn is_safe(found: &Stat, path: &Path, sticky_is_enough: bool) -> Result<()> {
 fn without_links(path: &Path) -> Result<PathBuf> {
     let resolve = |path: &Path| {
         std::fs::canonicalize(path).map_err(|error| {
-            let raw = error.raw_os_error().unwrap_or_default();
-            failed("find", path, Errno::from_raw_os_error(raw))
+            failed("find", path, Errno::from_io_error(&error).unwrap_or(Errno::IO))
         })
     };
     match (path.parent(), path.file_name()) {
