@@ -2,7 +2,7 @@
 //!
 //! New contents are written into our own folder first, so a full disk is noticed before anything is
 //! seen, and watchers see one move for each file. Then the ledger names what is about to appear and to
-//! go, with inodes: [`Flat::settle`] can tell after a crash which of two things of one name is ours.
+//! go, with marks: [`Flat::settle`] can tell after a crash which of two things of one name is ours.
 //! What stands where a new file or folder goes is removed first, the rest last. Folders that were there
 //! already are used and never removed.
 
@@ -18,7 +18,7 @@ use super::beneath::{
     Folders, create, folder, is_as, is_file, is_no_folder, kind, look, look_below, make_folder,
     names, remove,
 };
-use super::ledger::{self, Ledger, Own};
+use super::ledger::{self, Ledger, Mark, Own};
 use super::place::{Directory, OWN};
 use crate::error::{Result, printable};
 
@@ -37,8 +37,7 @@ pub(super) struct Flat<'a> {
 struct Work<'s> {
     adding: Vec<&'s str>,
     changing: Vec<&'s str>,
-    /// With their inodes.
-    removing: BTreeMap<String, u64>,
+    removing: BTreeMap<String, Mark>,
     /// Folders that are not there, parents first.
     making: Vec<&'s str>,
 }
@@ -66,20 +65,20 @@ impl Flat<'_> {
     pub(super) fn settle(&mut self) -> Result<()> {
         let mut held = self.held();
         let mut opened = Folders::below(self.directory);
-        let mut inode_at = |path: &str| {
+        let mut mark_at = |path: &str| {
             look_below(&mut opened, path)
-                .map(|found| found.filter(is_file).map(|found| inode(&found)))
+                .map(|found| found.filter(is_file).map(|found| Mark::of(&found)))
                 .map_err(|error| self.directory.failed_at("look at", path, error))
         };
-        for (path, inode) in std::mem::take(&mut held.adding) {
-            if inode_at(&path)? == Some(inode) {
+        for (path, mark) in std::mem::take(&mut held.adding) {
+            if mark_at(&path)? == Some(mark) {
                 held.files.insert(path);
             } else {
                 held.files.remove(&path);
             }
         }
-        for (path, inode) in std::mem::take(&mut held.removing) {
-            if inode_at(&path)? != Some(inode) {
+        for (path, mark) in std::mem::take(&mut held.removing) {
+            if mark_at(&path)? != Some(mark) {
                 held.files.remove(&path);
             }
         }
@@ -120,7 +119,7 @@ impl Flat<'_> {
             .adding
             .iter()
             .zip(&staged)
-            .map(|(path, found)| ((*path).to_owned(), inode(found)))
+            .map(|(path, found)| ((*path).to_owned(), Mark::of(found)))
             .collect();
         next.removing = work.removing.clone();
         next.folders.extend(work.making.iter().map(|path| (*path).to_owned()));
@@ -205,7 +204,7 @@ impl Flat<'_> {
                 .map_err(|error| self.directory.failed_at("look at", path, error))?;
             // One that became something else is not ours any more.
             if let Some(found) = found.filter(is_file) {
-                work.removing.insert(path.clone(), inode(&found));
+                work.removing.insert(path.clone(), Mark::of(&found));
             }
         }
         Ok(work)
@@ -362,10 +361,4 @@ fn rename_to_nothing(
 
 fn is_below(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
-}
-
-/// The type's width differs between platforms.
-#[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
-fn inode(found: &Stat) -> u64 {
-    found.st_ino as u64
 }

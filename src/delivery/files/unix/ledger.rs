@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fstat, openat, renameat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fstat, openat, renameat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -53,12 +53,26 @@ pub(super) struct Atomic {
 pub(super) struct Flat {
     pub(super) files: BTreeSet<String>,
     pub(super) folders: BTreeSet<String>,
-    /// Files that are being added, by inode: after a crash one is ours only with that inode.
+    /// Files that are being added: after a crash one is ours only when it is that very file.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) adding: BTreeMap<String, u64>,
-    /// Files that are being removed, by inode: after a crash another one of that name is not ours.
+    pub(super) adding: BTreeMap<String, Mark>,
+    /// Files that are being removed: after a crash another one of that name is not ours.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) removing: BTreeMap<String, u64>,
+    pub(super) removing: BTreeMap<String, Mark>,
+}
+
+/// Tells one file from another of the same name: its inode, whose number may be used again, and the
+/// time in nanoseconds when it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark(u64, i64);
+
+impl Mark {
+    /// The types' widths differ between platforms.
+    #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap)]
+    pub(super) fn of(found: &Stat) -> Self {
+        let time = (found.st_mtime as i64).wrapping_mul(1_000_000_000);
+        Self(found.st_ino as u64, time.wrapping_add(found.st_mtime_nsec as i64))
+    }
 }
 
 impl Ledger {

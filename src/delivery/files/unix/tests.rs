@@ -203,7 +203,7 @@ fn ledgers_that_cannot_be_trusted_are_refused() {
         r#"{"version":2,"flat":{"files":[],"folders":[]}}"#,
         r#"{"version":1,"flat":{"files":["../x"],"folders":[]}}"#,
         r#"{"version":1,"flat":{"files":[],"folders":["/etc"]}}"#,
-        r#"{"version":1,"flat":{"files":[],"folders":[],"adding":{"a//b":1}}}"#,
+        r#"{"version":1,"flat":{"files":[],"folders":[],"adding":{"a//b":[1,2]}}}"#,
         r#"{"version":1,"flat":{"files":[],"folders":[],"more":1}}"#,
         r#"{"version":1,"atomic":{"generations":{"..data":[]},"links":[]}}"#,
         r#"{"version":1,"atomic":{"generations":{"..":[]},"links":[]}}"#,
