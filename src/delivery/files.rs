@@ -1,8 +1,17 @@
 //! Plain files: a directory that holds exactly what a caller says, for machines without FUSE.
 //!
 //! A caller opens a [`Writer`] on a directory and gives it the whole set of files, again and again.
-//! Each time the writer makes the directory equal to the set, and says what it had to do. Everything
-//! is blocking work, for a thread of its own.
+//! Each time the writer makes the directory equal to the set, and says what it had to do; when nothing
+//! differs, in bytes, mode or owner, nothing is written. Everything is blocking work, for a thread of
+//! its own.
+//!
+//! With [`Layout::Atomic`] all files change together, by the one rename that watchers of kubelet's
+//! volumes know. With [`Layout::Flat`] each file is replaced on its own. Either way a file has its final
+//! mode and owner before its first byte, and who has an old file open keeps the old bytes. Files that
+//! go are removed, not overwritten: in memory (tmpfs) that is enough, on a disk nothing would be.
+//!
+//! A ledger names what is ours, and only that is ever replaced or removed. A file that stands where one
+//! of ours stood counts as ours; anything else in the way is refused by name, before anything is written.
 
 #[cfg(unix)]
 mod set;

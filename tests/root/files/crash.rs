@@ -108,8 +108,9 @@ fn is_whole(root: &Path, layout: Layout, states: &[&Files]) {
     }
 }
 
-/// After a kill and before the next start others take a name: it stays theirs.
-fn others_take_names(root: &Path, layout: Layout, old: &Files, new: &Files) {
+/// After a kill and before the next start others take a name, of a file to come or of one that went: it
+/// stays theirs.
+fn others_take_a_name(root: &Path, layout: Layout, old: &Files, new: &Files, to_come: bool) {
     let free = |path: &&String| {
         let place = if layout == Layout::Atomic { first(path) } else { path };
         let parent = root.join(place).parent().unwrap().to_owned();
@@ -120,7 +121,7 @@ fn others_take_names(root: &Path, layout: Layout, old: &Files, new: &Files) {
         Layout::Flat => root.join(path),
     };
     // Where a new file has to go: in the way.
-    if let Some(path) = new.keys().find(free) {
+    if let Some(path) = new.keys().filter(|_| to_come).find(free) {
         let place = place(path);
         fs::write(&place, "taken").unwrap();
         let outcome =
@@ -131,7 +132,7 @@ fn others_take_names(root: &Path, layout: Layout, old: &Files, new: &Files) {
     }
     // Where an old file was removed: nobody's business.
     let meets = |path: &&String| new.keys().any(|other| first(other) == first(path));
-    if let Some(path) = old.keys().filter(|path| !meets(path)).find(free) {
+    if let Some(path) = old.keys().filter(|path| !to_come && !meets(path)).find(free) {
         let place = place(path);
         fs::write(&place, "taken").unwrap();
         assert!(write(root, layout, new));
@@ -173,7 +174,7 @@ fn every_step(
             })
             .or_default() += 1;
         match numbers.below(4) {
-            0 => others_take_names(root, layout, &old, &new),
+            0 | 2 => others_take_a_name(root, layout, &old, &new, numbers.below(3) == 0),
             // The next one wants something else, and is killed too.
             1 => {
                 let next = set(numbers, 3);

@@ -247,3 +247,29 @@ fn a_directory_that_was_replaced_or_emptied_is_noticed() {
         assert!(error.message().ends_with("was emptied by another program"), "{error}");
     }
 }
+
+#[test]
+fn after_a_crash_a_file_with_the_inode_of_ours_is_not_ours() {
+    for (taken, left) in [(false, false), (true, true)] {
+        let dir = directory();
+        let (gone, ledger) = (dir.path().join("gone"), dir.path().join("..akvfs/ledger.json"));
+        let mut writer = Writer::open(dir.path(), options(Layout::Flat)).unwrap();
+        writer.write(&files(&[("gone", "1"), ("kept", "1")])).unwrap();
+        drop(writer);
+        // As if a writer had been killed that was to remove the file.
+        let data = fs::metadata(&gone).unwrap();
+        let time = data.mtime() * 1_000_000_000 + data.mtime_nsec();
+        let removing = format!(r#","removing":{{"gone":[{},{time}]}}}}}}"#, data.ino());
+        let text = fs::read_to_string(&ledger).unwrap();
+        fs::write(&ledger, text.strip_suffix("}}").unwrap().to_owned() + &removing).unwrap();
+        if taken {
+            fs::set_permissions(&gone, fs::Permissions::from_mode(0o600)).unwrap();
+            let file = fs::OpenOptions::new().write(true).open(&gone).unwrap();
+            file.set_modified(data.modified().unwrap() + std::time::Duration::from_secs(1))
+                .unwrap();
+        }
+        let mut writer = Writer::open(dir.path(), options(Layout::Flat)).unwrap();
+        writer.write(&files(&[("kept", "1")])).unwrap();
+        assert_eq!(gone.exists(), left);
+    }
+}
