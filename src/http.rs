@@ -13,6 +13,7 @@ mod pinned;
 mod proxy;
 mod resolver;
 mod retry;
+mod roots;
 mod user_agent;
 
 use std::sync::Arc;

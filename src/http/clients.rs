@@ -17,8 +17,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use crate::error::{Code, Error, Hop, Result};
 
@@ -27,6 +25,7 @@ use super::failure::printable_cause;
 use super::first::Contacts;
 use super::proxy;
 use super::resolver::Resolver;
+use super::roots;
 
 /// A TCP connection and TLS handshake that take longer are reported as such, although the request's
 /// own deadline may be later.
@@ -155,30 +154,21 @@ impl Http {
             return Ok(tls.clone());
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = match &self.0.endpoints.extra_root {
-            None => rustls_platform_verifier::Verifier::new(provider.clone()),
-            Some(pem) => {
-                let root = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| {
-                    Error::new(Code::Local, "the extra root certificate is not PEM")
-                })?;
-                rustls_platform_verifier::Verifier::new_with_extra_roots([root], provider.clone())
-            }
-        };
-        let verifier = verifier.map_err(|error| unusable(&error))?;
+        let verifier = roots::verifier(self.0.endpoints.extra_root.as_deref(), &provider)?;
         // TLS 1.2 and 1.3.
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable(&error))?
             // "Dangerous" is what rustls calls every verifier but its own; this one is the system's.
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(tls.get_or_init(|| Tls(config)).clone())
     }
 }
 
-fn unusable(error: &(dyn std::error::Error + 'static)) -> Error {
+pub(super) fn unusable(error: &(dyn std::error::Error + 'static)) -> Error {
     Error::new(Code::Local, format!("TLS cannot be set up: {}", printable_cause(error)))
         .at(Hop::Tls)
         .fix("install ca-certificates, or point SSL_CERT_FILE at a bundle of root certificates")
