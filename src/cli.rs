@@ -22,6 +22,8 @@ mod get;
 #[cfg(target_os = "linux")]
 mod mount;
 mod provider;
+#[cfg(windows)]
+mod service;
 mod source;
 #[cfg(target_os = "linux")]
 mod unmount;
@@ -65,6 +67,8 @@ enum Command {
     Mount(mount::Args),
     #[cfg(target_os = "linux")]
     Unmount(unmount::Args),
+    #[cfg(windows)]
+    Service(service::Args),
 }
 
 /// Runs the command line of the process and returns its exit code.
@@ -122,7 +126,20 @@ fn run(command: Command) -> Result<()> {
         }
         #[cfg(target_os = "linux")]
         Command::Unmount(args) => unmount::run(&args),
+        #[cfg(windows)]
+        Command::Service(args) => {
+            let check = |line: &[OsString]| parse_line(line).map(drop);
+            service::run(args, check, |line| run(parse_line(line)?))
+        }
     }
+}
+
+/// A command line that was given as a part of another one.
+#[cfg(windows)]
+fn parse_line(line: &[OsString]) -> Result<Command> {
+    let line = std::iter::once("akvfs".into()).chain(line.iter().cloned()).collect();
+    let parsed = Cli::try_parse_from(as_provider(line));
+    parsed.map(|cli| cli.command).map_err(|error| Error::class(error.to_string()))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -48,6 +48,8 @@ pub mod policy;
 pub mod process;
 pub mod render;
 pub mod secret;
+#[cfg(any(windows, test))]
+mod service;
 pub mod telemetry;
 pub mod vault;
 mod version;

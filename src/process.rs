@@ -58,7 +58,8 @@ pub(crate) fn stranger(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A token that is cancelled by the first SIGTERM or SIGINT (Ctrl-C and Ctrl-Break on Windows).
+/// A token that is cancelled by the first SIGTERM or SIGINT; on Windows by Ctrl-C, Ctrl-Break, the end of
+/// the console, of the container or of the machine, and by [`stop_of_service`].
 ///
 /// # Errors
 /// When the handlers cannot be installed.
@@ -119,6 +120,13 @@ mod imp {
     }
 }
 
+/// What the service manager cancels: [`stop_token`] follows it.
+#[cfg(windows)]
+pub(crate) fn stop_of_service() -> CancellationToken {
+    static STOP: std::sync::OnceLock<CancellationToken> = std::sync::OnceLock::new();
+    STOP.get_or_init(CancellationToken::new).clone()
+}
+
 #[cfg(windows)]
 mod imp {
     use tokio::signal::windows;
@@ -133,10 +141,17 @@ mod imp {
     pub(super) fn on_stop(token: CancellationToken) -> std::io::Result<()> {
         let mut ctrl_c = windows::ctrl_c()?;
         let mut ctrl_break = windows::ctrl_break()?;
+        let mut closed = windows::ctrl_close()?;
+        // A container's end is told as the machine's.
+        let mut shutdown = windows::ctrl_shutdown()?;
+        let service = super::stop_of_service();
         tokio::spawn(async move {
             tokio::select! {
                 _ = ctrl_c.recv() => {}
                 _ = ctrl_break.recv() => {}
+                _ = closed.recv() => {}
+                _ = shutdown.recv() => {}
+                () = service.cancelled() => {}
             }
             token.cancel();
         });
