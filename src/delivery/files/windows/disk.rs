@@ -47,20 +47,20 @@ pub(super) fn open(directory: &Path, place: Place) -> Result<Folder> {
     let path = std::path::absolute(directory).map_err(|error| failed("find", error))?;
     let path = verbatim(&path).ok_or_else(|| {
         let text = format!("{} is not a directory on a drive or a share", shown(directory));
-        Error::new(Code::Local, text)
+        Error::new(Code::PlaceRefused, text)
     })?;
     let kind = |path: &Path| attributes::look(path).map_err(|error| failed("look at", error));
     for above in path.ancestors().skip(1).filter(|above| above.file_name().is_some()) {
         if let Some((attributes::Kind::Reparse | attributes::Kind::Socket, _)) = kind(above)? {
             let text = format!("{} leads elsewhere: it is a link or a junction", shown(above));
-            return Err(Error::new(Code::Local, text).fix("give the directory's own path"));
+            return Err(Error::new(Code::PlaceRefused, text).fix("give the directory's own path"));
         }
     }
     match kind(&path)? {
         Some((attributes::Kind::Folder, _)) => {}
         Some(_) => {
             let text = format!("{} is a link, a junction or no directory", shown(directory));
-            return Err(Error::new(Code::Local, text).fix("give the directory itself"));
+            return Err(Error::new(Code::PlaceRefused, text).fix("give the directory itself"));
         }
         None if place == Place::Directory => {
             security::create_folder(&path, &sddl::private_folder())
@@ -70,7 +70,7 @@ pub(super) fn open(directory: &Path, place: Place) -> Result<Folder> {
     }
     if !security::has_lists(&path).map_err(|error| failed("look at", error))? {
         let text = format!("{} is on a file system without access lists", shown(directory));
-        return Err(Error::new(Code::Local, text).fix("give a directory on NTFS"));
+        return Err(Error::new(Code::PlaceRefused, text).fix("give a directory on NTFS"));
     }
     let access = match place {
         Place::CsiTarget => Access::Directory,
@@ -81,7 +81,7 @@ pub(super) fn open(directory: &Path, place: Place) -> Result<Folder> {
             if let Some(account) = judgement.writer {
                 let name = shown(directory);
                 let text = format!("{name} may be written by others ({account})");
-                return Err(Error::new(Code::Local, text).fix(format!(
+                return Err(Error::new(Code::PlaceRefused, text).fix(format!(
                     "let akvfs make it, or: icacls \"{name}\" /inheritance:r /grant:r \
                      SYSTEM:(OI)(CI)F Administrators:(OI)(CI)F READER:(OI)(CI)R"
                 )));

@@ -312,7 +312,7 @@ impl<D: Disk> Flat<D> {
     }
 
     fn refused(&self, path: &str, why: &str) -> Error {
-        Error::new(Code::Local, format!("{} {why}", self.at(path)))
+        Error::new(Code::PlaceRefused, format!("{} {why}", self.at(path)))
     }
 
     fn at(&self, path: &str) -> String {
