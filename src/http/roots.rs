@@ -65,25 +65,32 @@ fn only(
     Ok(verifier.build().map_err(|error| unusable(&error))?)
 }
 
-/// The certificates of a file and of all files of a directory. What is not a certificate is passed over.
+/// The certificates of a file and of all files of a directory. What is not a certificate is passed over,
+/// and so is what cannot be read, as on Unix, while there is another root.
 fn named_roots(file: Option<&Path>, directory: Option<&Path>) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    if let Some(path) = file {
-        read(path, &mut roots).map_err(|error| named(FILE, error.message()))?;
+    let mut problem = named(&format!("{FILE} or {DIRECTORY}"), "there is no certificate in it");
+    if let Some(path) = file
+        && let Err(error) = read(path, &mut roots)
+    {
+        problem = named(FILE, error.message());
+        tracing::warn!(err = problem.message(), "roots cannot be read");
     }
-    if let Some(path) = directory {
-        let failed = |error: std::io::Error| {
-            named(DIRECTORY, &format!("cannot read {}: {}", path.display(), error.kind()))
-        };
-        for entry in std::fs::read_dir(path).map_err(failed)?.take(MAX_FILES) {
-            // A link that leads nowhere, or a directory.
-            let _ = read(&entry.map_err(failed)?.path(), &mut roots);
+    match directory.map(|path| (path, std::fs::read_dir(path))) {
+        None => {}
+        Some((_, Ok(entries))) => {
+            for entry in entries.take(MAX_FILES).flatten() {
+                // A link that leads nowhere, or a directory.
+                let _ = read(&entry.path(), &mut roots);
+            }
+        }
+        Some((path, Err(error))) => {
+            let why = format!("cannot read {}: {}", path.display(), error.kind());
+            problem = named(DIRECTORY, &why);
+            tracing::warn!(err = problem.message(), "roots cannot be read");
         }
     }
-    if roots.is_empty() {
-        return Err(named(&format!("{FILE} or {DIRECTORY}"), "there is no certificate in it"));
-    }
-    Ok(roots)
+    if roots.is_empty() { Err(problem) } else { Ok(roots) }
 }
 
 fn read(path: &Path, roots: &mut RootCertStore) -> Result<()> {
@@ -132,7 +139,12 @@ mod tests {
         let missing = directory.path().join("missing");
         let error = named_roots(Some(&missing), None).unwrap_err();
         assert!(error.message().starts_with("SSL_CERT_FILE: cannot read"), "{error}");
-        assert!(named_roots(None, Some(&missing)).is_err());
+        let error = named_roots(None, Some(&missing)).unwrap_err();
+        assert!(error.message().starts_with("SSL_CERT_DIR: cannot read"), "{error}");
+        let good = directory.path().join("good");
+        std::fs::write(&good, root("a").0).unwrap();
+        assert_eq!(named_roots(Some(&good), Some(&missing)).unwrap().len(), 1);
+        std::fs::remove_file(&good).unwrap();
         let error = named_roots(None, Some(directory.path())).unwrap_err();
         assert!(error.message().ends_with("there is no certificate in it"), "{error}");
     }

@@ -130,10 +130,8 @@ pub(crate) fn run(
 ) -> Result<()> {
     let run = Run { name: name.to_owned(), log: log.map(Path::to_owned), work: Box::new(work) };
     *RUN.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
-    service_dispatcher::start(name, service_main).map_err(|error| {
-        failed("run as a service", &error)
-            .fix("the service manager starts this: sc start NAME, or akvfs provider without it")
-    })?;
+    service_dispatcher::start(name, service_main)
+        .map_err(|error| failed("run as a service", &error))?;
     OUTCOME.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
@@ -224,10 +222,16 @@ fn log_to(path: &Path) -> io::Result<()> {
 }
 
 fn failed(what: &str, error: &windows_service::Error) -> Error {
-    let why = match error {
-        windows_service::Error::Winapi(error) => error.to_string(),
-        error => error.to_string(),
+    const ACCESS_DENIED: i32 = 5;
+    const NOT_STARTED_AS_SERVICE: i32 = 1063;
+    let windows_service::Error::Winapi(cause) = error else {
+        return Error::new(Code::Local, format!("cannot {what}: {error}"));
     };
-    Error::new(Code::Local, format!("cannot {what}: {why}"))
-        .fix("run this in a console that was started as administrator")
+    let error = Error::new(Code::Local, format!("cannot {what}: {cause}"));
+    match cause.raw_os_error() {
+        Some(ACCESS_DENIED) => error.fix("use a console that was started as administrator"),
+        Some(NOT_STARTED_AS_SERVICE) => error
+            .fix("the service manager starts this: sc start NAME; or use the command without it"),
+        _ => error,
+    }
 }
