@@ -22,9 +22,12 @@ mod get;
 #[cfg(target_os = "linux")]
 mod mount;
 mod provider;
+mod refresh;
 #[cfg(windows)]
 mod service;
 mod source;
+mod status;
+mod sync;
 #[cfg(target_os = "linux")]
 mod unmount;
 
@@ -69,6 +72,9 @@ enum Command {
     Unmount(unmount::Args),
     #[cfg(windows)]
     Service(service::Args),
+    Sync(Box<sync::Args>),
+    Status(status::Args),
+    Refresh(refresh::Args),
 }
 
 /// Runs the command line of the process and returns its exit code.
@@ -131,6 +137,26 @@ fn run(command: Command) -> Result<()> {
             let check = |line: &[OsString]| parse_line(line).map(drop);
             service::run(args, check, |line| run(parse_line(line)?))
         }
+        Command::Sync(args) => {
+            telemetry::init_command();
+            let runtime = runtime()?;
+            let result = runtime.block_on(sync::run(*args));
+            // Fetches that still run are not waited for.
+            runtime.shutdown_background();
+            result
+        }
+        Command::Status(args) => {
+            telemetry::init_command();
+            runtime()?.block_on(status::run(args))
+        }
+        Command::Refresh(args) => {
+            telemetry::init_command();
+            let runtime = runtime()?;
+            let result = runtime.block_on(refresh::run(args));
+            // A directory that hangs is not waited for.
+            runtime.shutdown_background();
+            result
+        }
     }
 }
 
@@ -154,6 +180,11 @@ fn say(text: &str) -> Result<()> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|error| Error::new(Code::Local, format!("stdout: {}", error.kind())))
+}
+
+/// A line for people on stderr. That nobody reads it is no reason to end.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "akvfs: {text}");
 }
 
 /// The version as the Go provider prints it.

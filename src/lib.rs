@@ -16,6 +16,7 @@
 //! - [`render`] turns an object version into named bytes; pure.
 //! - [`view`] is the live mount: names, generations, refresh. All deliveries share it.
 //! - [`delivery`] shows a view: as a CSI response or as a FUSE tree.
+//! - `control` is the local socket that `akvfs status` and `akvfs refresh` ask.
 //! - [`csi`] and [`cli`] are thin shells; [`app`] wires the long-running roles.
 //! - `emulator` (a cargo feature) is Entra, IMDS, NMI and Key Vault on loopback.
 #![cfg_attr(
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod clock;
 pub mod cloud;
 pub mod config;
+mod control;
 pub mod csi;
 pub mod delivery;
 #[cfg(feature = "emulator")]

@@ -58,6 +58,31 @@ pub(crate) fn stranger(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// A child and its own children: a script that starts other programs. All of them are killed when nobody
+/// waits for the child any more.
+pub(crate) struct Group(pub(crate) tokio::process::Child);
+
+/// Starts a command as a [`Group`].
+///
+/// # Errors
+/// It cannot be started.
+pub(crate) fn spawn_group(command: &mut tokio::process::Command) -> std::io::Result<Group> {
+    #[cfg(unix)]
+    command.process_group(0);
+    command.kill_on_drop(true).spawn().map(Group)
+}
+
+#[cfg(unix)]
+impl Drop for Group {
+    fn drop(&mut self) {
+        // No id: it has ended and was waited for.
+        let id = self.0.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(id) = id.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
+        }
+    }
+}
+
 /// A token that is cancelled by the first SIGTERM or SIGINT; on Windows by Ctrl-C, Ctrl-Break, the end of
 /// the console, of the container or of the machine, and by [`stop_of_service`].
 ///

@@ -146,7 +146,7 @@ impl Checked {
 }
 
 fn table(opened: &Opened, rows: &[Row]) -> String {
-    let mut lines = vec![opened.description.clone()];
+    let mut lines = vec![opened.description()];
     lines.extend(opened.notices.iter().map(|notice| format!("note: {notice}")));
     let width = |text: fn(&Row) -> &str, title: &str| {
         rows.iter().map(|row| text(row).len()).max().unwrap_or(0).max(title.len())

@@ -17,13 +17,13 @@ use clap::Args as ClapArgs;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::class::Wanted;
 use crate::delivery::fuse::{self, Mounted};
 use crate::error::{Code, Error, Result};
 use crate::fetch::Ages;
-use crate::view::{Layout, Limits, Plan, View};
-use crate::{config, process};
+use crate::view::{Limits, View};
+use crate::{config, control, process};
 
+use super::note;
 use super::source::{Opened, SourceArgs};
 
 /// Listing a vault at mount may take this long.
@@ -88,18 +88,19 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
         hangup.recv().await;
         hung_up.cancel();
     });
-    // A look for new versions must find the vault's answer, not that of the look before.
-    let ages = Ages { refresh: args.refresh_interval / 2, ..Ages::default() };
+    // Who looks for new versions here is one view: it wants the vault's answer, whoever asked before.
+    let ages = Ages { refresh: Duration::ZERO, ..Ages::default() };
     let opened = args.source.open(ages).await?;
     for notice in &opened.notices {
         eprintln!("akvfs: note: {notice}");
     }
     let view = tokio::select! {
-        view = view(&opened) => view?,
+        view = opened.view(None, Limits::default(), Instant::now() + LIST_LIMIT) => view?,
         () = stop.cancelled() => return Ok(()),
     };
     let options = fuse::Options { open_timeout: args.open_timeout, ..fuse::Options::default() };
     let mounted = fuse::mount(view.clone(), &args.dir, options).await?;
+    let _control = register(&opened, &view, &mounted);
     // All is read by now, and the caller goes on as soon as it is told.
     drop(inherited);
     if let Err(error) = ready(&args, &opened, &mounted) {
@@ -115,37 +116,18 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
     result
 }
 
-async fn view(opened: &Opened) -> Result<Arc<View>> {
-    let deadline = Instant::now() + LIST_LIMIT;
-    let plan = match &opened.wanted {
-        Wanted::Objects(objects) => Plan::rendered(objects.clone(), Layout::Atomic, opened.render)?,
-        Wanted::Listing(_) if opened.render.separate_files => {
-            return Err(Error::class(
-                "--write-cert-and-key-in-separate-files needs a class: every secret that it names is \
-                 fetched before the mount",
-            ));
-        }
-        Wanted::Listing(_) => {
-            let objects = opened
-                .listing(deadline)
-                .await
-                .map_err(|error| error.context("the names in the vault cannot be listed"))?;
-            Plan::new(objects, Layout::Flat)?
-        }
-    };
-    let view = View::new(plan, opened.origin.clone(), opened.render, Limits::default());
-    view.resolve(deadline).await.map_err(|error| {
-        let names = "before the mount, the vault must tell the names of an objectVersionHistory, or of \
-                     certificates and keys in separate files";
-        error.context(names)
-    })?;
-    Ok(view)
+/// For `akvfs status` and `akvfs refresh`. A mount works without them.
+fn register(opened: &Opened, view: &Arc<View>, mounted: &Mounted) -> Option<control::Serving> {
+    let entry = opened.entry(control::wire::Kind::Mount, mounted.dir(), view);
+    control::serve(vec![entry])
+        .inspect_err(|error| note(&format!("note: akvfs status will not show this: {error}")))
+        .ok()
 }
 
 /// Tells whoever waits that the tree is there.
 fn ready(args: &Args, opened: &Opened, mounted: &Mounted) -> Result<()> {
     if !args.report_ready {
-        eprintln!("akvfs: {} is at {}", opened.description, mounted.dir().display());
+        eprintln!("akvfs: {} is at {}", opened.description(), mounted.dir().display());
         return Ok(());
     }
     let told = std::io::stdout().write_all(READY).and_then(|()| std::io::stdout().flush());

@@ -1,6 +1,7 @@
 //! SOURCE: a manifest, a vault URL or the embedded emulator, opened into an origin.
 
 mod identity;
+mod live;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const MAX_MANIFEST: u64 = 1024 * 1024;
 /// Files of a whole-vault source, where no class says otherwise.
 const DEFAULT_MODE: u32 = 0o400;
 
-/// What to show, and who asks. Shared by get, check and mount.
+/// What to show, and who asks. Shared by get, check, mount and sync.
 #[derive(ClapArgs, Clone, Debug)]
 pub(crate) struct SourceArgs {
     /// class.yaml, class.yaml#NAME, `https://VAULT.vault.azure.net[/secrets]`, or dev:[SEED.yaml]
@@ -68,8 +69,10 @@ pub(crate) struct Opened {
     pub(crate) wanted: Wanted,
     /// How to render.
     pub(crate) render: render::Options,
-    /// One line for people: class, vault, identity.
-    pub(crate) description: String,
+    /// Class and vault, for people.
+    pub(crate) source: String,
+    /// Who asks, for people.
+    pub(crate) identity: String,
     /// Notices about the class.
     pub(crate) notices: Vec<String>,
     #[cfg(feature = "emulator")]
@@ -138,13 +141,12 @@ impl SourceArgs {
             );
         }
         let fetch = new_fetch(endpoints, ages)?;
-        let description =
-            format!("class {title}, vault {}, {}", vault.url(), describe(&spec.identity));
         Ok(Opened {
+            source: format!("class {title}, vault {}", vault.url()),
+            identity: describe(&spec.identity),
             origin: Arc::new(Access::new(fetch, spec.identity, vault)),
             wanted: spec.wanted,
             render: self.render(),
-            description,
             notices,
             #[cfg(feature = "emulator")]
             _emulator: None,
@@ -158,7 +160,8 @@ impl SourceArgs {
         let mut notices = Vec::new();
         let claim = self.claim(&fetch, &mut notices).await?;
         Ok(Opened {
-            description: format!("vault {}, {}", vault.url(), describe(&claim)),
+            source: format!("vault {}", vault.url()),
+            identity: describe(&claim),
             origin: Arc::new(Access::new(fetch, claim, vault)),
             wanted,
             render: self.render(),
@@ -189,7 +192,8 @@ impl SourceArgs {
             client_secret,
         };
         Ok(Opened {
-            description: format!("embedded vault {}, {}", vault.url(), describe(&claim)),
+            source: format!("embedded vault {}", vault.url()),
+            identity: describe(&claim),
             origin: Arc::new(Access::new(fetch, claim, vault)),
             wanted: Wanted::Listing(KINDS.to_vec()),
             render: self.render(),
@@ -208,6 +212,11 @@ impl SourceArgs {
 const KINDS: [ObjectKind; 3] = [ObjectKind::Secret, ObjectKind::Key, ObjectKind::Certificate];
 
 impl Opened {
+    /// One line for people: class, vault, identity.
+    pub(crate) fn description(&self) -> String {
+        format!("{}, {}", self.source, self.identity)
+    }
+
     /// The object that a user names, a file or object of the class or an object of the vault, and
     /// which version of its history.
     pub(crate) fn find(&self, name: &str) -> Result<(ObjectSpec, usize)> {

@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Hop, Result};
@@ -73,8 +73,9 @@ async fn run(mut command: Command) -> Result<Output> {
             .at(Hop::Entra)
             .fix("install the Azure CLI, or choose another --identity")
     };
+    // A script that starts another program: both must end when nobody waits for them.
     let mut child =
-        group::spawn(&mut command).map_err(|error| failed(&error.kind().to_string()))?;
+        process::spawn_group(&mut command).map_err(|error| failed(&error.kind().to_string()))?;
     let (stdout, stderr) = (child.0.stdout.take(), child.0.stderr.take());
     let (stdout, stderr) = tokio::try_join!(read(stdout), read(stderr))
         .map_err(|_| failed("its output is too long or breaks off"))?;
@@ -91,30 +92,6 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Secret> {
         return Err(std::io::ErrorKind::InvalidData.into());
     }
     Ok(Secret::new(std::mem::take(&mut *bytes)))
-}
-
-/// `az` is a script that starts another program: both must end when nobody waits for them.
-mod group {
-    use super::{Child, Command};
-
-    pub(super) struct Running(pub(super) Child);
-
-    pub(super) fn spawn(command: &mut Command) -> std::io::Result<Running> {
-        #[cfg(unix)]
-        command.process_group(0);
-        command.kill_on_drop(true).spawn().map(Running)
-    }
-
-    #[cfg(unix)]
-    impl Drop for Running {
-        fn drop(&mut self) {
-            // No id: it has ended and was waited for.
-            let id = self.0.id().and_then(|id| i32::try_from(id).ok());
-            if let Some(id) = id.and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
-            }
-        }
-    }
 }
 
 /// What az prints may quote anything, so only what is known is told.

@@ -1,0 +1,170 @@
+//! The first fetch of everything: all of it, or an error. The view's log names each object that failed.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{note, source::Opened};
+use crate::control::{self, wire::Kind};
+use crate::error::{Code, Error, Result};
+use crate::jitter;
+use crate::view::{Layout, Limits, ObjectStatus, View};
+
+/// Before a second try; then twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const REDRAW: Duration = Duration::from_millis(200);
+
+/// How the first fetch goes on.
+pub(super) struct Attempt<'a> {
+    pub(super) opened: &'a Opened,
+    pub(super) layout: Layout,
+    pub(super) max_stale: Duration,
+    pub(super) timeout: Duration,
+    /// The process stays: it has a control socket as soon as there is something to tell.
+    pub(super) watch: bool,
+    /// Try again until it works.
+    pub(super) retry: bool,
+    pub(super) longest_pause: Duration,
+}
+
+/// A view with everything in it that there is.
+pub(super) struct Fetched {
+    pub(super) view: Arc<View>,
+    /// What the vault refuses, in the flat layout: there is no file of it.
+    pub(super) refused: Vec<ObjectStatus>,
+    pub(super) problem: control::Problem,
+    _control: Option<control::Serving>,
+}
+
+impl Fetched {
+    /// The error of a command that ends, when not everything could be written.
+    pub(super) fn refusals(&self) -> Result<()> {
+        if self.refused.is_empty() {
+            return Ok(());
+        }
+        let (failed, all) = (self.refused.len(), self.view.status().objects.len());
+        let what = format!("{failed} of {all} objects have no file");
+        Err(Error::new(Code::Local, what)
+            .fix("give this identity access, or list what you want in a class"))
+    }
+}
+
+impl Attempt<'_> {
+    pub(super) async fn run(&self, directory: &Path, stop: &CancellationToken) -> Result<Fetched> {
+        let mut pause = FIRST_PAUSE;
+        let mut said = None;
+        let mut fetched = None;
+        loop {
+            let tried = tokio::select! {
+                tried = self.once(directory, &mut fetched) => tried,
+                () = stop.cancelled() => return Err(stopped()),
+            };
+            let error = match (tried, fetched.take()) {
+                (Ok(refused), Some(fetched)) => return Ok(Fetched { refused, ..fetched }),
+                (Ok(_), None) => return Err(Error::task_failed()),
+                (Err(error), again) => {
+                    fetched = again;
+                    error
+                }
+            };
+            // What the user has to write differently is not waited for.
+            if !self.retry || error.code() == Code::ClassInvalid {
+                return Err(error);
+            }
+            if said.replace(error.code()) != Some(error.code()) {
+                note(&format!("trying again, since {error}"));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause.mul_f64(jitter::between(0.75, 1.0))) => {}
+                () = stop.cancelled() => return Err(stopped()),
+            }
+            pause = (pause * 2).min(self.longest_pause.max(FIRST_PAUSE));
+        }
+    }
+
+    /// One try. What was fetched before is not fetched again.
+    async fn once(
+        &self,
+        directory: &Path,
+        fetched: &mut Option<Fetched>,
+    ) -> Result<Vec<ObjectStatus>> {
+        let deadline = Instant::now() + self.timeout;
+        if fetched.is_none() {
+            let limits = Limits { max_stale: self.max_stale, ..Limits::default() };
+            let view = self.opened.view(Some(self.layout), limits, deadline).await?;
+            let entry = self.opened.entry(Kind::Sync, directory, &view);
+            let problem = entry.problem.clone();
+            let control = if self.watch { serve(entry) } else { None };
+            *fetched = Some(Fetched { view, refused: Vec::new(), problem, _control: control });
+        }
+        let Some(Fetched { view, .. }) = fetched else { return Err(Error::task_failed()) };
+        let filled = {
+            let _progress = Progress::of(view);
+            view.fill_all(deadline).await
+        };
+        let Err(error) = filled else { return Ok(Vec::new()) };
+        let objects = view.status().objects;
+        let all = objects.len();
+        let missing: Vec<ObjectStatus> = objects.into_iter().filter(is_missing).collect();
+        if self.layout == Layout::Flat && missing.len() < all && missing.iter().all(is_refused) {
+            return Ok(missing);
+        }
+        let what =
+            format!("{} of {all} objects cannot be fetched, so nothing is written", missing.len());
+        Err(error.context(what))
+    }
+}
+
+/// For `akvfs status` and `akvfs refresh`. A sync works without them.
+fn serve(entry: control::Entry) -> Option<control::Serving> {
+    control::serve(vec![entry])
+        .inspect_err(|error| note(&format!("note: akvfs status will not show this: {error}")))
+        .ok()
+}
+
+/// Whether there should be a file of it.
+pub(super) fn is_missing(object: &ObjectStatus) -> bool {
+    object.version.is_none() && object.withdrawn.is_none()
+}
+
+/// Whether the vault has said that there is nothing to show.
+fn is_refused(object: &ObjectStatus) -> bool {
+    let code = object.failure.as_ref().map(|failure| failure.error.code());
+    matches!(code, Some(Code::NotFound | Code::Forbidden | Code::Disabled))
+}
+
+fn stopped() -> Error {
+    Error::new(Code::Draining, "stopped before everything was fetched; nothing is written")
+}
+
+/// A counter on the terminal, while it lives.
+struct Progress(Option<tokio::task::JoinHandle<()>>);
+
+impl Progress {
+    fn of(view: &Arc<View>) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let view = view.clone();
+        Self(Some(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(REDRAW).await;
+                let objects = view.status().objects;
+                let there = objects.iter().filter(|object| object.version.is_some()).count();
+                let _ = write!(std::io::stderr(), "\rfetched {there} of {} ", objects.len());
+            }
+        })))
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The process that stays: it writes each new generation, and keeps the files through everything else.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Receiver;
+use tokio_util::sync::CancellationToken;
+
+use super::on_change::OnChange;
+use super::report::Report;
+use super::target::Target;
+use super::{first, names};
+use crate::delivery::files::Written;
+use crate::error::{Error, Result};
+use crate::view::{Announcement, Layout};
+
+/// What is missing later is waited for so long at a time.
+const FILL: Duration = Duration::from_secs(30);
+
+/// The process that stays.
+pub(super) struct Watch {
+    pub(super) target: Target,
+    pub(super) on_change: Option<OnChange>,
+    pub(super) first: first::Fetched,
+    pub(super) interval: Duration,
+    pub(super) json: bool,
+}
+
+impl Watch {
+    pub(super) async fn run(
+        self,
+        written: Written,
+        mut announcements: Receiver<Announcement>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        self.tell(&written)?;
+        let view = &self.first.view;
+        let mut refresher = tokio::spawn(view.clone().keep_fresh(self.interval));
+        let mut behind = false;
+        loop {
+            let announced = tokio::select! {
+                Some(announced) = announcements.recv() => Some(announced),
+                // It looks for ever.
+                _ = &mut refresher => return Err(Error::task_failed()),
+                () = tokio::time::sleep(self.interval) => None,
+                () = stop.cancelled() => break,
+            };
+            // What could not be fetched or written before is tried again now and then. In an atomic
+            // generation that is the last version of a history that has grown: it comes along. In a
+            // flat directory nobody waits for another's file.
+            let fills = announced.is_none() || self.target.layout() == Layout::Atomic;
+            let filled = tokio::select! {
+                filled = self.fill(), if fills => filled,
+                () = stop.cancelled(), if fills => break,
+                else => false,
+            };
+            if announced.is_some() || behind || filled {
+                behind = !self.write(behind).await?;
+            }
+            if let Some(Announcement { shown, .. }) = announced {
+                // Whoever refreshed may have gone.
+                let _ = shown.send(());
+            }
+        }
+        refresher.abort();
+        view.close();
+        if let Some(on_change) = self.on_change {
+            on_change.end().await;
+        }
+        Ok(())
+    }
+
+    fn missing(&self) -> usize {
+        let objects = self.first.view.status().objects;
+        objects.iter().filter(|object| first::is_missing(object)).count()
+    }
+
+    /// Fetches what has no value: of a vault what was refused at the start, and what a history got.
+    /// Says whether that brought something.
+    async fn fill(&self) -> bool {
+        let before = self.missing();
+        if before == 0 {
+            return false;
+        }
+        // The status says of each why it is missing, and so did the log.
+        let deadline = Instant::now() + FILL;
+        let _ = self.first.view.fill_all(deadline).await;
+        self.missing() < before
+    }
+
+    /// Whether the directory shows what the view has now. A failure is told once.
+    async fn write(&self, failed_before: bool) -> Result<bool> {
+        let problem = &self.first.problem;
+        match self.target.write(&self.first.view).await {
+            Ok(written) => {
+                problem.set(None);
+                self.tell(&written)?;
+                Ok(true)
+            }
+            Err(error) => {
+                let error = error.context("new versions are not written");
+                if !failed_before {
+                    tracing::error!(code = error.code().as_str(), "{error}");
+                }
+                problem.set(Some(error.to_string()));
+                Ok(false)
+            }
+        }
+    }
+
+    fn tell(&self, written: &Written) -> Result<()> {
+        let Watch { target, first, json, .. } = self;
+        Report::new(&target.path, &first.view, written, &[]).tell(*json)?;
+        if let Some(on_change) = &self.on_change
+            && !written.is_empty()
+        {
+            on_change.changed(names(written));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! The control socket: what runs on this host, and a request to look for new versions now.
+//!
+//! Every process that stays (`akvfs mount`, `akvfs sync --watch`) has one socket in a directory of its
+//! user ([`directory`]); whoever asks (`akvfs status`, `akvfs refresh`) goes through that directory and
+//! asks each socket. A connection carries one line of JSON each way ([`wire`]): the request, at most
+//! 64 KiB, and the answer, at most 10,000 names. Only root and the socket's own user are answered.
+//! There are names, versions, times and errors in an answer, and never a value.
+//!
+//! This module knows what is served by [`View`] alone: nothing of FUSE, nothing of files. Windows has no
+//! control socket yet: there, what serves one is not used.
+#![cfg_attr(not(unix), allow(dead_code, unused_imports))]
+
+#[cfg(unix)]
+mod client;
+#[cfg(unix)]
+mod directory;
+#[cfg(unix)]
+mod server;
+#[cfg(all(test, unix))]
+mod tests;
+#[cfg(not(unix))]
+mod unavailable;
+pub(crate) mod wire;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+#[cfg(unix)]
+pub(crate) use client::{Peer, ask, ask_all};
+#[cfg(unix)]
+pub(crate) use server::{Serving, serve};
+#[cfg(not(unix))]
+pub(crate) use unavailable::{Peer, Serving, ask, ask_all, serve};
+
+use crate::view::View;
+use wire::Answer;
+
+/// What a process serves.
+pub(crate) struct Entry {
+    pub(crate) kind: wire::Kind,
+    /// Without symbolic links.
+    pub(crate) directory: PathBuf,
+    /// Class and vault, for people.
+    pub(crate) source: String,
+    /// Who asks the vault, for people.
+    pub(crate) identity: String,
+    pub(crate) view: Arc<View>,
+    pub(crate) problem: Problem,
+}
+
+/// Why what the view has is not what the directory shows: set and cleared by the delivery.
+#[derive(Clone, Default)]
+pub(crate) struct Problem(Arc<Mutex<Option<String>>>);
+
+impl Problem {
+    pub(crate) fn set(&self, problem: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
+    pub(crate) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Whom this user may ask has been asked.
+#[derive(Default)]
+pub(crate) struct Asked {
+    pub(crate) answers: Vec<(Peer, Answer)>,
+    pub(crate) silent: Vec<Silent>,
+}
+
+/// A process that is there and gives no answer.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Silent {
+    /// Its socket.
+    pub(crate) socket: String,
+    pub(crate) pid: Option<i32>,
+    pub(crate) uid: u32,
+    pub(crate) error: String,
+}

@@ -1,0 +1,140 @@
+//! The socket of this process.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::directory::{self, Directory};
+use super::wire::{Answer, Outcome, PROTOCOL, Problem, RefreshReport, Request, Served};
+use super::{Entry, client};
+use crate::error::{Code, Error, Result, printable};
+
+const MAX_REQUEST: u64 = 64 * 1024;
+const MAX_CONNECTIONS: usize = 16;
+/// For the request to come, and again for the answer to go.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A refresh ends by then.
+pub(super) const REFRESH: Duration = Duration::from_secs(60);
+/// After an accept that failed: with no descriptor left the next one fails at once, too.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The socket. It goes when this is dropped.
+pub(crate) struct Serving {
+    path: PathBuf,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Answers for these from now on. Must be called on a tokio runtime.
+///
+/// # Errors
+/// There is no place for the socket.
+pub(crate) fn serve(entries: Vec<Entry>) -> Result<Serving> {
+    let directory = directory::own()?;
+    let serving = serve_in(&directory, entries)?;
+    tokio::spawn(async move { client::sweep(&directory).await });
+    Ok(serving)
+}
+
+pub(super) fn serve_in(directory: &Directory, entries: Vec<Entry>) -> Result<Serving> {
+    let (unfinished, path) = directory.new_names()?;
+    let listener = bind(&unfinished, &path).map_err(|error| {
+        let _ = std::fs::remove_file(&unfinished);
+        let place = printable(&path.to_string_lossy(), 256);
+        Error::new(Code::Local, format!("control socket {place}: {}", error.kind()))
+    })?;
+    let accepting = tokio::spawn(accept(listener, entries.into()));
+    Ok(Serving { path, accepting })
+}
+
+/// Has its name only once it listens: one that refuses connections belongs to nobody any more.
+fn bind(unfinished: &Path, path: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(unfinished)?;
+    std::fs::set_permissions(unfinished, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(unfinished, path)?;
+    Ok(listener)
+}
+
+async fn accept(listener: UnixListener, entries: Arc<[Entry]>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // Whoever comes when all are taken waits in the kernel's queue.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) if welcome(&stream) => {
+                let entries = entries.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    // Whoever went away needs no answer.
+                    let _ = converse(stream, &entries).await;
+                });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(err = %error.kind(), "a control connection cannot be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Root, or the user we run as.
+fn welcome(stream: &UnixStream) -> bool {
+    let ours = rustix::process::geteuid().as_raw();
+    let peer = stream.peer_cred().map(|peer| peer.uid());
+    let welcome = peer.as_ref().is_ok_and(|uid| *uid == 0 || *uid == ours);
+    if !welcome {
+        tracing::warn!(uid = peer.ok(), "refused a control connection of another user");
+    }
+    welcome
+}
+
+async fn converse(mut stream: UnixStream, entries: &[Entry]) -> io::Result<()> {
+    let mut line = Vec::new();
+    let mut reader = BufReader::new((&mut stream).take(MAX_REQUEST + 1));
+    tokio::time::timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
+    let outcome = outcome(&line, entries).await;
+    let outcome = outcome.unwrap_or_else(|error| Outcome::Error(Problem::from(&error)));
+    let mut answer = serde_json::to_vec(&Answer::new(outcome))?;
+    answer.push(b'\n');
+    tokio::time::timeout(PATIENCE, stream.write_all(&answer)).await??;
+    stream.shutdown().await
+}
+
+async fn outcome(line: &[u8], entries: &[Entry]) -> Result<Outcome> {
+    if line.len() as u64 > MAX_REQUEST {
+        return Err(Error::new(Code::TooLarge, "the request is longer than 64 KiB"));
+    }
+    let request: Request = serde_json::from_slice(line)
+        .map_err(|_| Error::class("the request is not a line of the control protocol"))?;
+    if request.akvfs != PROTOCOL {
+        return Err(Error::class(format!("this process speaks control protocol {PROTOCOL} only"))
+            .fix("use the akvfs that it was started from"));
+    }
+    match request.request.as_str() {
+        "status" => Ok(Outcome::Served(entries.iter().map(Served::of).collect())),
+        "refresh" => {
+            let wanted = request.directory.unwrap_or_default();
+            let entry = entries.iter().find(|entry| entry.directory.to_string_lossy() == wanted);
+            let entry = entry.ok_or_else(|| {
+                Error::new(Code::NotFound, "this process serves another directory")
+            })?;
+            let done = entry.view.refresh(Instant::now() + REFRESH).await;
+            Ok(Outcome::Refreshed(RefreshReport::of(done, entry)))
+        }
+        _ => Err(Error::class("this process knows the requests status and refresh")),
+    }
+}

@@ -1,0 +1,234 @@
+//! Both ends of the socket in one process.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+
+use super::client::ask_in;
+use super::directory::Directory;
+use super::server::{Serving, serve_in};
+use super::wire::{Kind, Outcome, Request};
+use super::*;
+use crate::class::{FilePath, ObjectKind, ObjectName, ObjectSpec};
+use crate::error::{Code, Error, Result};
+use crate::fetch::{Demand, ObjectRef, Origin};
+use crate::render;
+use crate::secret::Secret;
+use crate::vault::{Body, ListedVersion, ObjectVersion};
+use crate::view::{Layout, Limits, Plan};
+
+/// Every secret has this version; at 0 none is there.
+struct Fake(AtomicU32);
+
+impl Origin for Fake {
+    fn get(
+        &self,
+        object: ObjectRef,
+        _: Demand,
+        _: Instant,
+    ) -> BoxFuture<'_, Result<Arc<ObjectVersion>>> {
+        let version = self.0.load(Ordering::Relaxed);
+        Box::pin(async move {
+            if version == 0 {
+                return Err(Error::new(Code::NotFound, "as the test says"));
+            }
+            let value = Secret::from(format!("canary {version}"));
+            Ok(Arc::new(ObjectVersion {
+                kind: object.kind,
+                name: object.name.to_string(),
+                version: format!("v{version}"),
+                created: None,
+                expires: None,
+                not_before: None,
+                body: Body::Secret { value, content_type: None, kid: None },
+            }))
+        })
+    }
+
+    fn list(&self, _: ObjectKind, _: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn versions(
+        &self,
+        _: ObjectKind,
+        _: ObjectName,
+        _: Demand,
+        _: Instant,
+    ) -> BoxFuture<'_, Result<Arc<Vec<ListedVersion>>>> {
+        Box::pin(async { Ok(Arc::default()) })
+    }
+}
+
+struct Process {
+    dir: tempfile::TempDir,
+    vault: Arc<Fake>,
+    view: Arc<View>,
+    problem: Problem,
+    _serving: Serving,
+}
+
+impl Process {
+    fn new(objects: usize) -> Self {
+        let vault = Arc::new(Fake(AtomicU32::new(1)));
+        let objects = (0..objects).map(|index| {
+            let name = format!("n{index}");
+            let (path, name) = (FilePath::parse(&name).unwrap(), ObjectName::parse(&name).unwrap());
+            ObjectSpec::newest(index, ObjectKind::Secret, name, path, 0o400)
+        });
+        let plan = Plan::new(objects.collect(), Layout::Atomic).unwrap();
+        let view = View::new(plan, vault.clone(), render::Options::default(), Limits::default());
+        let problem = Problem::default();
+        let entry = Entry {
+            kind: Kind::Mount,
+            directory: "/the/directory".into(),
+            source: "class x".to_owned(),
+            identity: "somebody".to_owned(),
+            view: view.clone(),
+            problem: problem.clone(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let serving = serve_in(&open(dir.path()), vec![entry]).unwrap();
+        Self { dir, vault, view, problem, _serving: serving }
+    }
+
+    async fn ask(&self, request: &Request) -> Outcome {
+        let mut asked = ask_in(vec![open(self.dir.path())], request).await.unwrap();
+        assert!(asked.silent.is_empty(), "{:?}", asked.silent);
+        let (peer, answer) = asked.answers.pop().unwrap();
+        assert_eq!(peer.pid(), i32::try_from(std::process::id()).ok());
+        assert!(asked.answers.is_empty() && peer.is_own());
+        answer.outcome
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        std::fs::read_dir(self.dir.path()).unwrap().next().unwrap().unwrap().path()
+    }
+
+    /// What a client that writes these bytes, and no more, is told.
+    async fn raw(&self, bytes: Vec<u8>) -> String {
+        let socket = self.socket();
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut stream = UnixStream::connect(socket).unwrap();
+            // The other end stops reading what is too long.
+            let _ = stream.write_all(&bytes);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            answer
+        });
+        answer.await.unwrap()
+    }
+}
+
+fn open(path: &Path) -> Directory {
+    Directory::open(path, rustix::process::geteuid().as_raw()).unwrap()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_says_everything_but_the_value() {
+    let process = Process::new(2);
+    let mode = process.socket().metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    process.view.fill_all(soon()).await.unwrap();
+    process.problem.set(Some("disk full".to_owned()));
+    let said = process.raw(serde_json::to_vec(&Request::status()).unwrap()).await;
+    assert!(said.starts_with("{\"akvfs\":1,") && !said.contains("canary"), "{said}");
+    let Outcome::Served(served) = process.ask(&Request::status()).await else { panic!() };
+    let served = &served[0];
+    assert_eq!((served.kind, served.directory.as_str()), (Kind::Mount, "/the/directory"));
+    assert_eq!((served.source.as_str(), served.identity.as_str()), ("class x", "somebody"));
+    assert_eq!((served.generation, served.omitted, served.bytes), (1, 0, 16));
+    assert_eq!(served.error.as_deref(), Some("disk full"));
+    let object = &served.objects[1];
+    assert_eq!((object.kind.as_str(), object.name.as_str()), ("secret", "n1"));
+    assert_eq!((object.version.as_deref(), object.files.len()), (Some("v1"), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_says_what_changed_and_what_failed() {
+    let process = Process::new(1);
+    process.view.fill_all(soon()).await.unwrap();
+    let refresh = Request::refresh("/the/directory".to_owned());
+    let Outcome::Refreshed(report) = process.ask(&refresh).await else { panic!() };
+    assert_eq!((report.checked, report.changed.len(), report.failures.len()), (1, 0, 0));
+    process.vault.0.store(2, Ordering::Relaxed);
+    let Outcome::Refreshed(report) = process.ask(&refresh).await else { panic!() };
+    assert_eq!((report.changed, report.failures.len()), (vec!["n0".to_owned()], 0));
+    process.vault.0.store(0, Ordering::Relaxed);
+    let Outcome::Refreshed(report) = process.ask(&refresh).await else { panic!() };
+    assert_eq!((report.failures.len(), report.failures[0].code.as_str()), (1, "not_found"));
+    // What was fetched and cannot be written has failed, too.
+    process.vault.0.store(2, Ordering::Relaxed);
+    process.problem.set(Some("disk full".to_owned()));
+    let Outcome::Refreshed(report) = process.ask(&refresh).await else { panic!() };
+    assert_eq!(report.failures[0].message, "disk full");
+    let other = Request::refresh("/the/other".to_owned());
+    let Outcome::Error(problem) = process.ask(&other).await else { panic!() };
+    assert_eq!(problem.code, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_gets_an_error_and_the_next_one_an_answer() {
+    let process = Process::new(1);
+    for (bytes, code) in [
+        (&b""[..], "class_invalid"),
+        (b"\n", "class_invalid"),
+        (b"GET / HTTP/1.1\r\n\r\n", "class_invalid"),
+        (br#"{"akvfs":1,"request":"erase"}"#, "class_invalid"),
+        (br#"{"akvfs":2,"request":"status"}"#, "class_invalid"),
+        (br#"{"akvfs":1,"request":"refresh"}"#, "not_found"),
+        (&[b'{'; 70_000], "too_large"),
+    ] {
+        let said = process.raw(bytes.to_vec()).await;
+        assert!(said.contains(&format!("\"error\":{{\"code\":\"{code}\"")), "{said}");
+    }
+    assert!(matches!(process.ask(&Request::status()).await, Outcome::Served(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_holds_so_many_names_and_counts_the_others() {
+    let process = Process::new(10_050);
+    let Outcome::Served(served) = process.ask(&Request::status()).await else { panic!() };
+    assert_eq!((served[0].objects.len(), served[0].omitted), (10_000, 50));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_socket_of_a_dead_process_is_removed_and_a_strange_answer_is_no_answer() {
+    let process = Process::new(1);
+    let own = process.socket();
+    // Nobody listens once it is dropped.
+    let stale = process.dir.path().join("1-stale.sock");
+    drop(UnixListener::bind(&stale).unwrap());
+    let strange = process.dir.path().join("2-strange.sock");
+    let listener = UnixListener::bind(&strange).unwrap();
+    let stranger = std::thread::spawn(move || {
+        for answer in ["", "nonsense\n", "{\"akvfs\":7}\n"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    for _ in 0..3 {
+        let asked = ask_in(vec![open(process.dir.path())], &Request::status()).await.unwrap();
+        assert_eq!((asked.answers.len(), asked.silent.len()), (1, 1));
+        assert!(asked.silent[0].socket.ends_with("2-strange.sock"));
+    }
+    stranger.join().unwrap();
+    assert!(own.exists() && !stale.exists());
+    let stale = process.dir.path().join("3-stale.sock");
+    drop(UnixListener::bind(&stale).unwrap());
+    super::client::sweep(&open(process.dir.path())).await;
+    assert!(own.exists() && !stale.exists());
+    drop(process._serving);
+    assert!(!own.exists());
+}

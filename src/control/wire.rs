@@ -1,0 +1,233 @@
+//! The lines of the control socket, and so the fields of `akvfs status --json`.
+//!
+//! Names of fields stay; new ones may come. A line says which protocol it is of (`akvfs`): whoever does
+//! not know that one says so, instead of guessing.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::Entry;
+use crate::error::{Code, Error, printable};
+use crate::view::{Failure, ObjectStatus, Refreshed, Status};
+
+pub(crate) const PROTOCOL: u32 = 1;
+/// Names in one answer: files, of objects or of what changed.
+const MAX_NAMES: usize = 10_000;
+/// Of one error's text.
+const MAX_TEXT: usize = 1024;
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Request {
+    pub(crate) akvfs: u32,
+    /// `status` or `refresh`; text, so that an unknown one gets an answer that says so.
+    pub(crate) request: String,
+    /// Of a refresh: which of the served ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) directory: Option<String>,
+}
+
+impl Request {
+    pub(crate) fn status() -> Self {
+        Self { akvfs: PROTOCOL, request: "status".to_owned(), directory: None }
+    }
+
+    pub(crate) fn refresh(directory: String) -> Self {
+        Self { akvfs: PROTOCOL, request: "refresh".to_owned(), directory: Some(directory) }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Answer {
+    pub(crate) akvfs: u32,
+    /// Version of the program that answers.
+    pub(crate) version: String,
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+}
+
+impl Answer {
+    pub(crate) fn new(outcome: Outcome) -> Self {
+        Self { akvfs: PROTOCOL, version: crate::version::VERSION.to_owned(), outcome }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    Served(Vec<Served>),
+    Refreshed(RefreshReport),
+    Error(Problem),
+}
+
+/// How what is served reaches its readers.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    Mount,
+    Sync,
+}
+
+impl Kind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Kind::Mount => "mount",
+            Kind::Sync => "sync",
+        }
+    }
+}
+
+/// A directory that is served.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Served {
+    pub(crate) kind: Kind,
+    pub(crate) directory: String,
+    pub(crate) source: String,
+    pub(crate) identity: String,
+    /// Number of what is shown now, from 1.
+    pub(crate) generation: u32,
+    /// When it came, RFC 3339.
+    pub(crate) published: Option<String>,
+    /// When the last look for new versions ended, RFC 3339.
+    pub(crate) checked: Option<String>,
+    /// When the next one begins.
+    pub(crate) next_check: Option<String>,
+    /// Replaced generations that are still readable.
+    pub(crate) retired: usize,
+    /// Bytes of values held.
+    pub(crate) bytes: usize,
+    /// Why the directory does not show what was fetched.
+    pub(crate) error: Option<String>,
+    pub(crate) objects: Vec<Object>,
+    /// Objects that had no room in the answer.
+    pub(crate) omitted: usize,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Object {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    /// Below the directory.
+    pub(crate) files: Vec<String>,
+    /// Nothing: not fetched yet.
+    pub(crate) version: Option<String>,
+    /// The generation that brought it.
+    pub(crate) generation: u32,
+    /// Of the version, as the vault says; RFC 3339. It is shown whatever they say.
+    pub(crate) created: Option<String>,
+    pub(crate) expires: Option<String>,
+    pub(crate) not_before: Option<String>,
+    /// When the vault was asked for its last good answer about it.
+    pub(crate) checked: Option<String>,
+    /// Since when the vault cannot be asked about it.
+    pub(crate) stale_since: Option<String>,
+    /// Why it is not shown any more: `not_found`, `forbidden`, `disabled`, `unavailable`.
+    pub(crate) withdrawn: Option<String>,
+    /// The last failure, until the next success.
+    pub(crate) error: Option<Problem>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Problem {
+    /// Stable, as in logs.
+    pub(crate) code: String,
+    pub(crate) message: String,
+    /// RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) at: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct RefreshReport {
+    /// Objects that the vault was asked about.
+    pub(crate) checked: usize,
+    /// Files with new content, new ones and vanished ones.
+    pub(crate) changed: Vec<String>,
+    pub(crate) failures: Vec<Problem>,
+    /// Changed files and failures that had no room in the answer.
+    pub(crate) omitted: usize,
+}
+
+impl Served {
+    pub(crate) fn of(entry: &Entry) -> Self {
+        let Status { birth, born, retired, bytes, looked, next_look, objects } =
+            entry.view.status();
+        let all = objects.len();
+        let mut names = 0;
+        let objects = objects.into_iter().map(Object::from).take_while(|object| {
+            names += object.files.len().max(1);
+            names <= MAX_NAMES
+        });
+        let objects: Vec<Object> = objects.collect();
+        Self {
+            kind: entry.kind,
+            directory: entry.directory.to_string_lossy().into_owned(),
+            source: entry.source.clone(),
+            identity: entry.identity.clone(),
+            generation: birth,
+            published: time(born),
+            checked: looked.and_then(time),
+            next_check: next_look.and_then(time),
+            retired,
+            bytes,
+            error: entry.problem.get().map(|text| printable(&text, MAX_TEXT)),
+            omitted: all - objects.len(),
+            objects,
+        }
+    }
+}
+
+impl From<ObjectStatus> for Object {
+    fn from(status: ObjectStatus) -> Self {
+        Self {
+            kind: status.kind.as_str().to_owned(),
+            name: status.name,
+            files: status.files,
+            version: status.version,
+            generation: status.birth,
+            created: status.created.and_then(time),
+            expires: status.expires.and_then(time),
+            not_before: status.not_before.and_then(time),
+            checked: status.checked.and_then(time),
+            stale_since: status.stale.and_then(time),
+            withdrawn: status.withdrawn.map(|code| code.as_str().to_owned()),
+            error: status
+                .failure
+                .map(|Failure { at, error }| Problem { at: time(at), ..Problem::from(&error) }),
+        }
+    }
+}
+
+impl From<&Error> for Problem {
+    fn from(error: &Error) -> Self {
+        Self {
+            code: error.code().as_str().to_owned(),
+            message: printable(&error.to_string(), MAX_TEXT),
+            at: None,
+        }
+    }
+}
+
+impl RefreshReport {
+    pub(crate) fn of(done: Refreshed, entry: &Entry) -> Self {
+        let Refreshed { checked, mut changed, failures } = done;
+        let mut failures: Vec<Problem> = failures.iter().map(Problem::from).collect();
+        failures.extend(entry.problem.get().map(|text| Problem {
+            code: Code::Local.as_str().to_owned(),
+            message: printable(&text, MAX_TEXT),
+            at: None,
+        }));
+        let all = changed.len() + failures.len();
+        failures.truncate(MAX_NAMES);
+        changed.truncate(MAX_NAMES - failures.len());
+        Self { checked, omitted: all - changed.len() - failures.len(), changed, failures }
+    }
+}
+
+/// RFC 3339, to the second.
+pub(crate) fn time(at: SystemTime) -> Option<String> {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let seconds = i64::try_from(since.as_secs()).ok()?;
+    Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
+}
