@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use super::super::set::{Set, folders, split};
 use super::super::{Owner, Written};
 use super::beneath::{
-    Folders, create, folder, is_as, is_file, is_no_folder, link_target, look, look_below,
+    Flush, Folders, create, folder, is_as, is_file, is_no_folder, link_target, look, look_below,
     make_folder, make_folders, remove,
 };
 use super::ledger::{self, Ledger, Own};
@@ -231,15 +231,17 @@ impl Atomic<'_> {
     fn build(&self, generation: &str, set: &Set<'_>) -> Result<()> {
         let failed = |error| self.directory.failed_at("make", generation, error);
         let root = make_folder(self.at(), generation).map_err(failed)?;
+        let flush = Flush::of(set.len(), self.directory.is_memory());
         let mut there = BTreeSet::new();
         let mut folders = Folders::below(&root);
         for (path, file) in set {
             make_folders(root.as_fd(), path, &mut there)
                 .and_then(|()| folders.of(path))
-                .and_then(|(at, name)| create(at, name, file, self.owner, self.durable()))
+                .and_then(|(at, name)| create(at, name, file, self.owner, flush == Flush::Each))
                 .map_err(|error| self.directory.failed_at("write", path, error))?;
         }
-        for path in there.into_iter().rev() {
+        flush.once(root.as_fd()).map_err(failed)?;
+        for path in there.into_iter().rev().filter(|_| flush == Flush::Each) {
             folder(root.as_fd(), path)
                 .and_then(|opened| self.flush(opened.as_fd()))
                 .map_err(|error| self.directory.failed_at("flush", path, error))?;
@@ -316,12 +318,8 @@ impl Atomic<'_> {
         Ok(true)
     }
 
-    fn durable(&self) -> bool {
-        !self.directory.is_memory()
-    }
-
     fn flush(&self, opened: BorrowedFd<'_>) -> Result<(), Errno> {
-        if self.durable() { rustix::fs::fsync(opened) } else { Ok(()) }
+        if self.directory.is_memory() { Ok(()) } else { rustix::fs::fsync(opened) }
     }
 }
 

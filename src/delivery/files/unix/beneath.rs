@@ -138,7 +138,7 @@ pub(super) fn is_as(
     {
         return Ok(false);
     }
-    let mut buffer = Zeroizing::new([0_u8; 16 * 1024]);
+    let mut buffer = Zeroizing::new(vec![0_u8; file.contents.len().clamp(1, 16 * 1024)]);
     let mut rest = file.contents;
     loop {
         let count = match rustix::io::read(&opened, &mut buffer[..]) {
@@ -184,6 +184,38 @@ pub(super) fn create(
         rustix::fs::fsync(&made)?;
     }
     rustix::fs::fstat(&made)
+}
+
+/// How files that were just written are made to last on a disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// In memory nothing has to be done.
+    Never,
+    /// Each file and folder by itself.
+    Each,
+    /// The whole file system, once: much faster for many files.
+    Once,
+}
+
+impl Flush {
+    /// What suits this many files.
+    pub(super) fn of(count: usize, memory: bool) -> Self {
+        match (memory, count) {
+            (true, _) => Flush::Never,
+            (false, 65..) if cfg!(target_os = "linux") => Flush::Once,
+            (false, _) => Flush::Each,
+        }
+    }
+
+    /// Flushes the file system if that is how it is done.
+    pub(super) fn once(self, at: BorrowedFd<'_>) -> Result<(), Errno> {
+        #[cfg(target_os = "linux")]
+        if self == Flush::Once {
+            return rustix::fs::syncfs(at);
+        }
+        let _ = at;
+        Ok(())
+    }
 }
 
 /// Makes a folder with its final mode, whatever the umask is, and opens it.

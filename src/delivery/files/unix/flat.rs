@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use super::super::set::{Set, folders, parents, split};
 use super::super::{Owner, Written};
 use super::beneath::{
-    Folders, create, folder, is_as, is_file, is_no_folder, kind, look, look_below, make_folder,
-    names, remove,
+    Flush, Folders, create, folder, is_as, is_file, is_no_folder, kind, look, look_below,
+    make_folder, names, remove,
 };
 use super::ledger::{self, Ledger, Mark, Own};
 use super::place::{Directory, OWN};
@@ -235,17 +235,18 @@ impl Flat<'_> {
 
     /// Writes all new contents into our own folder: first the added files, then the changed ones.
     fn stage(&self, set: &Set<'_>, work: &Work<'_>) -> Result<Vec<Stat>> {
+        let flush = Flush::of(work.files().count(), self.directory.is_memory());
         let mut staged = Vec::new();
         for (path, file) in work.files().filter_map(|path| set.get_key_value(path)) {
             let name = staged_name(staged.len());
-            let made = create(self.own.as_fd(), &name, file, self.owner, self.durable()).map_err(
-                |error| match error {
+            let made = create(self.own.as_fd(), &name, file, self.owner, flush == Flush::Each)
+                .map_err(|error| match error {
                     Errno::EXIST => self.directory.in_the_way(&format!("{OWN}/{name}")),
                     error => self.directory.failed_at("write", path, error),
-                },
-            )?;
+                })?;
             staged.push(made);
         }
+        flush.once(self.own.as_fd()).map_err(|error| self.directory.failed("flush", error))?;
         Ok(staged)
     }
 
