@@ -10,6 +10,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 
 use super::generation::Change;
+use super::history::Listed;
 use super::ledger::Moment;
 use super::object::{Obtained, rendered};
 use super::plan::{History, PlannedObject};
@@ -24,8 +25,8 @@ use crate::fetch::{Demand, ObjectRef, is_refusal};
 pub(super) struct Looked {
     /// What is shown from now on, where that differs.
     pub(super) changes: Vec<Change>,
-    /// Versions that the vault has taken back although it gives others of their object.
-    pub(super) disabled: Vec<Arc<Content>>,
+    /// A list with versions that the vault has taken back although it gives others of their object.
+    pub(super) disabled: Option<Listed>,
     /// Why the new state, or whether there is one, cannot be told.
     pub(super) trouble: Option<Trouble>,
 }
@@ -172,7 +173,10 @@ impl View {
             history::listed(self.origin.as_ref(), &history.spec, demand, deadline).await
         };
         let listed = listed.map_err(Trouble::of)?;
-        looked.disabled = self.ledger.held(planned.unit, |content| !listed.has(&content.version));
+        let gone = |content: &Content| !listed.has(&content.version);
+        if listed.some_disabled || !self.ledger.held(planned.unit, gone).is_empty() {
+            looked.disabled = Some(listed.clone());
+        }
         let mut fetched = false;
         let changes = self
             .moved(&slots, &held, &listed.shown, planned.files > 1, deadline, &mut fetched)

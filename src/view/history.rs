@@ -44,12 +44,14 @@ pub(super) fn member(object: &ObjectSpec, position: u32, version: Version) -> Ob
 }
 
 /// A history as the vault lists it now.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Listed {
     /// The versions of the history: at least one, at most as many as wanted.
     pub(super) shown: Vec<Version>,
     /// Every version that may be read, in lower case: ids of a vault have no case.
     enabled: HashSet<String>,
+    /// Whether there are others.
+    pub(super) some_disabled: bool,
 }
 
 impl Listed {
@@ -69,11 +71,10 @@ pub(super) async fn listed(
     let versions = origin.versions(object.kind, object.name.clone(), demand, deadline).await;
     let listed = versions.and_then(|versions| {
         let shown = resolve(&versions, &object.version, object.history)?;
+        let some_disabled = versions.iter().any(|version| !version.enabled);
         let enabled = versions.iter().filter(|version| version.enabled);
-        Ok(Listed {
-            shown,
-            enabled: enabled.map(|version| version.id.to_ascii_lowercase()).collect(),
-        })
+        let enabled = enabled.map(|version| version.id.to_ascii_lowercase()).collect();
+        Ok(Listed { shown, enabled, some_disabled })
     });
     listed.map_err(|error| error.context(object.error_prefix()))
 }

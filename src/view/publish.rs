@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::check::{Looked, Trouble};
 use super::generation::{Change, Generation};
+use super::history::Listed;
 use super::ledger::Moment;
 use super::plan::{DATA_NAME, GENERATION, Layout};
 use super::slot::Wanted;
@@ -44,8 +45,8 @@ pub(super) struct Batch {
     removals: BTreeMap<usize, Change>,
     /// Units whose bytes go, and why.
     refused: Vec<(usize, Code)>,
-    /// Single versions whose bytes go, by unit.
-    disabled: Vec<(usize, BTreeSet<String>)>,
+    /// Lists of units: the bytes of versions that may not be read any more go.
+    disabled: Vec<(usize, Listed)>,
     /// Something cannot be told, or not be shown.
     unknown: bool,
 }
@@ -64,13 +65,7 @@ impl View {
         let now = Moment::now(&self.clock);
         let Looked { changes, disabled, trouble } = looked;
         batch.changes.extend(changes);
-        if !disabled.is_empty() {
-            let versions = disabled.iter().map(|content| content.version.clone()).collect();
-            self.remove(unit, Code::Disabled, batch, |version| {
-                disabled.iter().any(|content| Some(content.version.as_str()) == version)
-            });
-            batch.disabled.push((unit, versions));
-        }
+        batch.disabled.extend(disabled.map(|listed| (unit, listed)));
         let Some(trouble) = trouble else {
             self.ledger.worked(unit);
             return None;
@@ -123,13 +118,19 @@ impl View {
             if there || says_why {
                 let wanted = Wanted::Withdrawn { code, filled: content.is_some() };
                 let change = Change { object: slot.object, wanted, content: None };
-                batch.removals.insert(slot.object, change);
+                batch.removals.entry(slot.object).or_insert(change);
             }
         }
     }
 
     /// Publishes a generation, if there is anything for one, and lets go of what was taken back.
-    pub(super) fn publish(&self, batch: Batch) -> Result<Published> {
+    pub(super) fn publish(&self, mut batch: Batch) -> Result<Published> {
+        // Only now: what was asked for before a list may have come after it.
+        let disabled = std::mem::take(&mut batch.disabled);
+        for (unit, listed) in &disabled {
+            let gone = |version: Option<&str>| version.is_some_and(|one| !listed.has(one));
+            self.remove(*unit, Code::Disabled, &mut batch, gone);
+        }
         let layout = self.plan.tree.layout;
         let mut changes = batch.removals;
         if layout == Layout::Flat || !batch.unknown {
@@ -156,8 +157,8 @@ impl View {
             self.ledger.withdraw(unit, code, |_| true);
             gone.extend(self.plan.members(unit));
         }
-        for (unit, versions) in batch.disabled {
-            self.ledger.withdraw(unit, Code::Disabled, |one| versions.contains(&one.version));
+        for (unit, listed) in disabled {
+            self.ledger.withdraw(unit, Code::Disabled, |one| !listed.has(&one.version));
             gone.extend(self.plan.members(unit));
         }
         published?;

@@ -30,12 +30,13 @@ impl History {
         Self { object, lists, at: 0, gone: false, before, when_listed, clean, checked }
     }
 
-    /// Whether it was certainly overdue when this came.
-    pub(super) fn hear(&mut self, answer: &Answered, most: Duration) -> bool {
+    /// Whether it was certainly overdue when this came. `ended` is the last refresh that had come to its
+    /// end by the operation before.
+    pub(super) fn hear(&mut self, answer: &Answered, ended: u64, most: Duration) -> bool {
         match &answer.outcome {
             Outcome::List(enabled) => {
                 self.lists.push(enabled.clone());
-                let at_once = answer.asked_step == answer.arrived_step;
+                let at_once = answer.asked_step == answer.arrived_step && answer.run == ended + 1;
                 self.when_listed = if at_once { self.before.clone() } else { Vec::new() };
                 self.checked = self.checked.max(Some(answer.asked));
                 self.clean = self.clean.or(Some(answer.asked));
@@ -85,7 +86,8 @@ impl History {
         let now = seen(world);
         let left = !now.is_empty();
         assert!(!(must_go && left && last), "the vault has refused it, and it is there: {now:?}");
-        if last && !left && !self.gone && !self.before.is_empty() {
+        let went = last && !left && !self.gone && !self.before.is_empty();
+        if went {
             // Or all that it had was disabled.
             assert!(must_go || may_go || listed, "it went for nothing");
             self.gone = must_go || may_go;
@@ -94,7 +96,7 @@ impl History {
             self.gone = true;
         }
         let forgotten = |version: u32| enabled.as_ref().is_some_and(|(e, _)| !e.contains(&version));
-        let gone = must_go || last && self.gone && !left;
+        let gone = must_go || went && self.gone;
         for (id, node) in &mut world.nodes {
             let Some(text) = node.text.clone() else { continue };
             if !world.view.path(*id).starts_with("h/") {

@@ -291,7 +291,7 @@ impl World {
                     let since = |checked| answer.arrived.saturating_duration_since(checked);
                     unit.checked.is_some_and(|checked| since(checked) >= MAX_STALE)
                 }
-                None => self.history.as_mut().unwrap().hear(answer, MAX_STALE),
+                None => self.history.as_mut().unwrap().hear(answer, self.finished, MAX_STALE),
             };
             if answer.refresh {
                 let run = self.runs.entry(answer.run).or_default();
@@ -568,6 +568,7 @@ impl World {
         for (id, node) in &self.nodes {
             (0..node.handles).for_each(|_| self.view.release(*id));
         }
+        assert!(self.view.open_files().is_empty(), "files that nobody holds are kept");
         let (view, budget) = (Arc::downgrade(&self.view), self.view.budget.clone());
         drop(self);
         for _ in 0..4 {
