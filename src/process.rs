@@ -84,7 +84,7 @@ impl Drop for Group {
 }
 
 /// A token that is cancelled by the first SIGTERM or SIGINT; on Windows by Ctrl-C, Ctrl-Break, the end of
-/// the console, of the container or of the machine, and by [`stop_of_service`].
+/// the console, of the container or of the machine, and by the service manager.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
