@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::util::MapResponseLayer;
 
 use crate::cloud::{CloudSource, Endpoints, TokenProxy};
 use crate::config::ProviderArgs;
 use crate::csi::listen::{self, Endpoint};
 use crate::csi::mount::Mounter;
-use crate::csi::{HealthService, Provider};
+use crate::csi::{self, HealthService, Provider};
 use crate::delivery::response;
 use crate::error::{Code, Error, Result};
 use crate::fetch::{self, Ages, Fetch};
@@ -116,6 +117,7 @@ pub fn serve_csi(mounter: Mounter, socket: PathBuf, stop: CancellationToken) -> 
     let health = HealthService::new(stop.clone());
     let server = tonic::transport::Server::builder()
         .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
+        .layer(MapResponseLayer::new(csi::hold))
         .add_service(provider.into_service())
         .add_service(health.into_service())
         .serve_with_incoming_shutdown(listener, stop.clone().cancelled_owned());

@@ -12,6 +12,7 @@ pub mod listen;
 pub mod mount;
 mod observe;
 mod published;
+mod sending;
 mod slots;
 mod targets;
 mod write;
@@ -29,10 +30,11 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use crate::error::{Code, Error, printable};
 use crate::telemetry::metrics::Ongoing;
 use crate::version::VERSION;
-use mount::Mounter;
+use mount::{Answered, Mounter};
 use observe::{Refusal, observed};
 use proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
 use proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
+pub(crate) use sending::hold;
 use targets::Targets;
 
 /// The messages and services of proto/service.proto.
@@ -97,16 +99,18 @@ impl CsiDriverProvider for Provider {
         let given = deadline::of_call(request.metadata());
         let (metadata, _, request) = request.into_parts();
         let _running = (Ongoing::mount(), self.calls.token());
-        observed(MOUNT_METHOD, &metadata, self.answer(request.into(), given)).await
+        let answer = self.answer(request.into(), given);
+        let answered = observed(MOUNT_METHOD, &metadata, answer).await?;
+        let (metadata, Answered { response, place }, mut extensions) = answered.into_parts();
+        if let Some(place) = place {
+            extensions.insert(sending::Held(place));
+        }
+        Ok(Response::from_parts(metadata, response, extensions))
     }
 }
 
 impl Provider {
-    async fn answer(
-        &self,
-        request: mount::Incoming,
-        given: Duration,
-    ) -> Result<MountResponse, Refusal> {
+    async fn answer(&self, request: mount::Incoming, given: Duration) -> Result<Answered, Refusal> {
         let deadline = Instant::now() + given;
         let request = Arc::new(request);
         let running = self.targets.start_or_join(&request, {
@@ -127,10 +131,14 @@ impl Provider {
             .context(mount::FAILED)),
         };
         match outcome {
-            Ok(response) => {
-                tracing::debug!(pod = request.pod(), files = response.files.len(), "mounted");
+            Ok(answered) => {
+                tracing::debug!(
+                    pod = request.pod(),
+                    files = answered.response.files.len(),
+                    "mounted"
+                );
                 // Copied only where another caller has joined.
-                Ok(Arc::unwrap_or_clone(response))
+                Ok(Arc::unwrap_or_clone(answered))
             }
             Err(error) => {
                 let refusal = Refusal::from(&error);

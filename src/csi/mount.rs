@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::budget::{Budget, Reserved};
 use crate::class::{self, MountMode, MountSpec, ObjectsMemo, Parsed, Pod, Wanted};
 use crate::cloud::CloudSource;
-use crate::delivery::response::{self, Room, respond};
+use crate::delivery::response::{self, Place, Room, respond};
 use crate::error::{Code, Error, Result, printable};
 use crate::fetch::{Access, Demand, Fetch};
 use crate::policy::PolicyFile;
@@ -77,6 +77,14 @@ impl Incoming {
     }
 }
 
+/// What a Mount is answered with.
+#[derive(Clone, Default)]
+pub(super) struct Answered {
+    pub(super) response: MountResponse,
+    /// What the response has room by, to be kept until it was sent.
+    pub(super) place: Option<Arc<Place>>,
+}
+
 /// How stale values may be while their vault cannot be asked.
 struct MaxStale {
     /// For a pod that starts.
@@ -130,7 +138,7 @@ impl Mounter {
         &self,
         incoming: Arc<Incoming>,
         deadline: Instant,
-    ) -> Result<MountResponse> {
+    ) -> Result<Answered> {
         let _counted = self.count(&incoming, deadline).await?;
         let attributes = incoming.attributes.expose_str().unwrap_or_default();
         let secrets = incoming.secrets.expose_str().unwrap_or_default();
@@ -161,12 +169,12 @@ impl Mounter {
         request: class::Request,
         target: &str,
         deadline: Instant,
-    ) -> Result<MountResponse> {
+    ) -> Result<Answered> {
         let mut spec =
             match class::parameters::resolve_with(request, &self.clouds, Some(&self.parsed))? {
                 Parsed::Nothing { notices } => {
                     notices.iter().for_each(|notice| tracing::warn!(notice, "class"));
-                    return Ok(MountResponse::default());
+                    return Ok(Answered::default());
                 }
                 Parsed::Mount(spec) => spec,
             };
@@ -184,7 +192,7 @@ impl Mounter {
         let vault = VaultRef { cloud: spec.cloud, name: spec.vault };
         let url = vault.url();
         let access = Access::new(self.fetch.clone(), spec.identity, vault).in_group(&namespace);
-        let Some(first) = objects.first() else { return Ok(MountResponse::default()) };
+        let Some(first) = objects.first() else { return Ok(Answered::default()) };
         // Once, before the objects: a refused identity is one token request, not one for each.
         let proof = access.prove(first.kind, deadline).await;
         let proof = proof.map_err(|error| error.context(first.error_prefix()))?;
@@ -233,7 +241,7 @@ impl Mounter {
         let render = options.render;
         let delivered = respond(Arc::new(access), objects, render, bound, room, demand, deadline);
         let delivered = delivered.await;
-        let (mut delivered, _place) =
+        let (mut delivered, place) =
             delivered.inspect_err(|error| self.published.failed(target, error))?;
         if let Some(writer) = writer {
             delivered = write::write(writer, delivered, deadline).await?;
@@ -245,7 +253,9 @@ impl Mounter {
             true => Err(options.bound(MountMode::Files).too_large()),
             false => {
                 self.published.delivered(target, content);
-                Ok(response)
+                // What was written is not in the response.
+                let place = (mode == MountMode::Files).then(|| Arc::new(place));
+                Ok(Answered { response, place })
             }
         }
     }

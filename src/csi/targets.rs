@@ -14,13 +14,12 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{Code, Error, Result};
 
-use super::mount::{FAILED, Incoming};
-use super::proto::MountResponse;
+use super::mount::{Answered, FAILED, Incoming};
 
 /// Running and waiting mounts together, several for one target among them.
 const MAX_MOUNTS: usize = 4096;
 
-type Outcome = Result<Arc<MountResponse>>;
+type Outcome = Result<Arc<Answered>>;
 type Running = Shared<BoxFuture<'static, Outcome>>;
 
 /// What runs or waits for a target: a number that tells it from its predecessors, the request, and
@@ -48,7 +47,7 @@ impl Targets {
         work: impl FnOnce(Arc<Incoming>) -> F,
     ) -> Running
     where
-        F: Future<Output = Result<MountResponse>> + Send + 'static,
+        F: Future<Output = Result<Answered>> + Send + 'static,
     {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let before = running.get(&request.target_path);
@@ -135,7 +134,7 @@ mod tests {
                 assert_eq!(active.fetch_add(1, Ordering::SeqCst), 0, "two at once on one target");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 active.fetch_sub(1, Ordering::SeqCst);
-                Ok(MountResponse::default())
+                Ok(Answered::default())
             })
         };
         let (first, retry) = (start(&request("/t", "a")), start(&request("/t", "a")));
@@ -159,7 +158,7 @@ mod tests {
         };
         let waiting: Vec<_> = (0..MAX_MOUNTS).map(start).collect();
         assert!(waiting.iter().all(|outcome| outcome.peek().is_none()));
-        let error = start(MAX_MOUNTS).await.unwrap_err();
+        let error = start(MAX_MOUNTS).await.err().unwrap();
         assert!(error.message().contains("mounts are waiting"), "{error}");
     }
 
@@ -169,11 +168,11 @@ mod tests {
         let error = targets
             .start_or_join(&request("/t", "a"), |_| async { panic!("planned") })
             .await
-            .unwrap_err();
+            .err()
+            .unwrap();
         assert_eq!(error.code(), Code::Internal);
-        let next = targets
-            .start_or_join(&request("/t", "b"), |_| async { Ok(MountResponse::default()) })
-            .await;
+        let next =
+            targets.start_or_join(&request("/t", "b"), |_| async { Ok(Answered::default()) }).await;
         assert!(next.is_ok());
     }
 
@@ -184,7 +183,7 @@ mod tests {
         drop(targets.start_or_join(&request("/t", "a"), move |_| async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
             counter.fetch_add(1, Ordering::SeqCst);
-            Ok(MountResponse::default())
+            Ok(Answered::default())
         }));
         for _ in 0..100 {
             if done.load(Ordering::SeqCst) == 1 {

@@ -93,8 +93,8 @@ pub struct Delivered {
     pub files: Vec<FileView>,
 }
 
-/// Room for the responses that are being made, in KiB of values. A response is three times in memory for
-/// a moment: rendered, as a message, and on the wire.
+/// Room for the responses that are being made and sent, in KiB of values. A response is up to three
+/// times in memory for a moment: as a message, and on the wire in a buffer that has doubled.
 #[derive(Clone)]
 pub struct Room {
     kib: Arc<Semaphore>,
@@ -110,8 +110,11 @@ enum Share {
     Beyond(#[allow(dead_code)] OwnedSemaphorePermit),
 }
 
+/// How often a response is in memory, see [`Room`].
+const COPIES: usize = 3;
+
 /// What all responses together may take, in KiB of values.
-const ROOM: u32 = 8 * 1024;
+const ROOM: u32 = 4 * 1024;
 
 impl Default for Room {
     fn default() -> Self {
@@ -120,16 +123,29 @@ impl Default for Room {
     }
 }
 
-/// A part of the room; given back when dropped.
-pub struct Place(#[allow(dead_code)] OwnedSemaphorePermit);
+/// A part of the room, and of the process's budget; given back when dropped.
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    /// Makes room among values that are only kept; what they do not hold is not needed.
+    _counted: Option<Reserved>,
+}
 
 impl Room {
     /// Waits until there is room for so many bytes. A response larger than all of it has it alone.
-    async fn place(&self, bytes: usize, deadline: Instant) -> Result<Place> {
+    pub(crate) async fn place(
+        &self,
+        process: Option<&Arc<budget::Budget>>,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<Place> {
         let kib = u32::try_from(bytes / 1024).unwrap_or(ROOM).saturating_add(1).min(ROOM);
         let place = self.kib.clone().acquire_many_owned(kib);
         match tokio::time::timeout_at(deadline.into(), place).await {
-            Ok(Ok(permit)) => Ok(Place(permit)),
+            Ok(Ok(permit)) => {
+                let process = process.filter(|_| bytes > SMALL);
+                let counted = process.and_then(|process| process.reserve(COPIES * bytes).ok());
+                Ok(Place { _permit: permit, _counted: counted })
+            }
             _ => Err(Error::new(Code::TimedOut, "too many large responses are being made")
                 .fix("mount large classes of fewer pods at the same time")),
         }
@@ -214,7 +230,7 @@ pub async fn respond(
     }
     drop(fetches);
     let fetched = all(fetched)?;
-    let place = room.place(bytes, deadline).await?;
+    let place = room.place(process.as_ref(), bytes, deadline).await?;
     let mut budget = Budget { left: bound.bytes, bound };
     let mut rendered = stream::iter(fetched)
         .map(|(object, version)| async move {
@@ -353,13 +369,13 @@ mod tests {
     async fn large_responses_take_turns_and_none_is_too_large_to_get_one() {
         let room = Room::default();
         let soon = || Instant::now() + Duration::from_millis(20);
-        let first = room.place(6 << 20, soon()).await.unwrap();
-        let small = room.place(1 << 20, soon()).await.unwrap();
-        let error = room.place(6 << 20, soon()).await.err().unwrap();
+        let first = room.place(None, 6 << 20, soon()).await.unwrap();
+        let small = room.place(None, 1 << 20, soon()).await.unwrap();
+        let error = room.place(None, 6 << 20, soon()).await.err().unwrap();
         assert_eq!(error.code(), Code::TimedOut);
         drop(first);
-        drop(room.place(6 << 20, soon()).await.unwrap());
+        drop(room.place(None, 6 << 20, soon()).await.unwrap());
         drop(small);
-        assert!(room.place(1 << 30, soon()).await.is_ok());
+        assert!(room.place(None, 1 << 30, soon()).await.is_ok());
     }
 }
