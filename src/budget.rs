@@ -19,6 +19,8 @@ type Reclaim = Box<dyn Fn(usize) + Send + Sync>;
 /// Bytes that may be held together.
 pub struct Budget {
     used: AtomicUsize,
+    /// The most that was used since [`Budget::has_fallen`] was true.
+    most: AtomicUsize,
     limit: usize,
     /// What this one is a share of.
     whole: Option<Arc<Budget>>,
@@ -46,7 +48,8 @@ impl Budget {
     }
 
     fn with(limit: usize, whole: Option<Arc<Self>>) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), limit, whole, reclaim: OnceLock::new() })
+        let (used, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { used, most, limit, whole, reclaim: OnceLock::new() })
     }
 
     /// Says who makes room: called with the bytes that are missing. Once.
@@ -106,7 +109,22 @@ impl Budget {
 
     fn take(&self, bytes: usize) -> bool {
         let sum = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
+        if let Ok(before) = taken {
+            self.most.fetch_max(before + bytes, Ordering::Relaxed);
+        }
+        taken.is_ok()
+    }
+
+    /// Whether less than half is used of the most that was used since this was true: memory that can be
+    /// given back.
+    pub(crate) fn has_fallen(&self) -> bool {
+        let (used, most) = (self.used(), self.most.load(Ordering::Relaxed));
+        let fallen = used < most / 2;
+        if fallen {
+            self.most.store(used, Ordering::Relaxed);
+        }
+        fallen
     }
 
     fn exhausted(&self) -> Error {
@@ -183,6 +201,17 @@ mod tests {
         assert!(share.reserve(3).is_err());
         drop(held);
         assert_eq!(whole.used(), 0);
+    }
+
+    #[test]
+    fn a_fall_is_told_once() {
+        let whole = Budget::new(100);
+        let (large, small) = (whole.reserve(60).unwrap(), whole.reserve(20).unwrap());
+        assert!(!whole.has_fallen());
+        drop(large);
+        assert!(whole.has_fallen() && !whole.has_fallen());
+        drop(small);
+        assert!(whole.has_fallen() && !whole.has_fallen());
     }
 
     #[test]

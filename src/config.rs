@@ -95,7 +95,7 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration, env = "AKVFS_MAX_STALE")]
     pub max_stale: Duration,
     /// Most bytes of values held in memory, and of requests that run
-    #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024 * 1024, value_parser = held_bytes, env = "AKVFS_MAX_HELD_BYTES")]
+    #[arg(long, value_name = "BYTES", default_value_t = 48 * 1024 * 1024, value_parser = held_bytes, env = "AKVFS_MAX_HELD_BYTES")]
     pub max_held_bytes: usize,
     /// Which pods may ask for which vaults, with which identities (docs/POLICY.md)
     #[arg(long, value_name = "FILE", env = "AKVFS_POLICY")]

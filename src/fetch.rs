@@ -101,7 +101,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ages: Ages::default(), max_bytes: 64 * 1024 * 1024 }
+        Self { ages: Ages::default(), max_bytes: 48 * 1024 * 1024 }
     }
 }
 

@@ -125,3 +125,32 @@ fn memory_for_next_to_no_values_is_refused() {
         assert!(parse(&[&format!("--max-held-bytes={bad}")]).is_err(), "{bad}");
     }
 }
+
+/// Flags that are not the Go provider's: each has its row, its variable and its default in the page.
+#[test]
+fn the_page_of_options_has_each_flag_of_our_own() {
+    let page = include_str!("../../docs/CONFIGURATION.md");
+    let command = <Line as clap::CommandFactory>::command();
+    let ours = command.get_arguments().filter(|arg| {
+        let name = arg.get_long().unwrap_or_default();
+        let go = ROWS.iter().any(|(known, ..)| *known == name);
+        !go && !arg.is_hide_set() && name != "help" && name != "v"
+    });
+    let mut count = 0;
+    for arg in ours {
+        let name = arg.get_long().unwrap();
+        let row =
+            page.lines().find(|line| line.starts_with('|') && line.contains(&format!("`--{name}")));
+        let row = row.unwrap_or_else(|| panic!("--{name} is not in docs/CONFIGURATION.md"));
+        let variable = arg.get_env().unwrap().to_str().unwrap();
+        assert!(row.contains(&format!("`{variable}`")), "--{name}: {row}");
+        if let [default] = arg.get_default_values() {
+            let default = default.to_str().unwrap();
+            let shown =
+                if default == "false" { "| off |".to_owned() } else { format!("| `{default}` |") };
+            assert!(row.contains(&shown), "--{name}, {default}: {row}");
+        }
+        count += 1;
+    }
+    assert!(count > 8, "{count}");
+}

@@ -277,7 +277,7 @@ impl<V: Send + Sync + 'static> Table<V> {
         });
     }
 
-    /// Whether anything is left.
+    /// Whether anything is left that may have to go.
     fn sweep(&self) -> bool {
         let now = self.clock.now();
         let before = self.entries.len();
@@ -287,10 +287,13 @@ impl<V: Send + Sync + 'static> Table<V> {
         });
         if self.entries.len() < before / 2 {
             self.entries.shrink_to_fit();
+        }
+        // Of what others hold too: values that found no room here, responses.
+        if self.budget.has_fallen() {
             process::give_back_memory();
         }
         let mut sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
-        *sweeping = !self.entries.is_empty();
+        *sweeping = !self.entries.is_empty() || self.budget.used() > 0;
         *sweeping
     }
 }
