@@ -5,7 +5,7 @@ mod crash;
 mod hostile;
 mod ptrace;
 mod trouble;
-mod watch;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;

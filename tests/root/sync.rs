@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::azure::Azure;
 use crate::canary;
+use crate::files::watch::Watch;
 use crate::support::{eventually, run};
 
 pub const VAULT: &str = "akvfs-dev";
@@ -303,6 +304,25 @@ network_test! {
         assert_eq!(watching.ended().code(), Some(0));
         assert_eq!(names(&dir), ["one", "two"]);
         assert_eq!(runs(), expected);
+    }
+}
+
+network_test! {
+    fn watchers_of_a_sync_see_what_kubelet_shows_them() {
+        let site = Site::new();
+        let _watching = site.watch(&[]);
+        eventually("the first files", || site.read("two").is_some());
+        let watcher = Watch::new(&site.dir());
+        let value = site.rotate("one");
+        eventually("the new value", || site.read("one").as_ref() == Some(&value));
+        let mut events = Vec::new();
+        eventually("the end of the rotation", || {
+            events.extend(watcher.events());
+            events.last().is_some_and(|last| last == "delete ..GENERATION/")
+        });
+        let expected = ["create ..GENERATION/", "attributes ..GENERATION/", "create ..data_tmp",
+            "from ..data_tmp", "to ..data", "delete ..GENERATION/"];
+        assert_eq!(events, expected);
     }
 }
 

@@ -21,17 +21,17 @@ const CHANGES: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::MOVE_SELF);
 
-struct Watch(rustix::fd::OwnedFd);
+pub struct Watch(rustix::fd::OwnedFd);
 
 impl Watch {
-    fn new(path: &Path) -> Self {
+    pub fn new(path: &Path) -> Self {
         let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
         inotify::add_watch(&fd, path, CHANGES).unwrap();
         Self(fd)
     }
 
     /// What has happened since the last call: all of it is queued already when a write returns.
-    fn events(&self) -> Vec<String> {
+    pub fn events(&self) -> Vec<String> {
         let mut buffer = [MaybeUninit::<u8>::uninit(); 16 * 1024];
         let mut reader = Reader::new(&self.0, &mut buffer);
         let mut events = Vec::new();
