@@ -2,8 +2,10 @@
 //! do.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use futures_util::stream::FuturesOrdered;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -21,6 +23,8 @@ const SMALL: usize = 64 * 1024;
 const MOST_ENCODED: usize = 2;
 /// Objects of one mount that are fetched at the same time.
 const IN_FLIGHT: usize = 32;
+/// The same while much is held by all of them together.
+const FEW: usize = 4;
 
 /// How Mounts are answered.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +105,32 @@ pub struct Room {
     /// For one of those that hold values already and find no room for more: if all of them waited, each
     /// would wait for the others until the end of its time.
     beyond: Arc<Semaphore>,
+    /// Bytes of the values that all Mounts under way have fetched.
+    underway: Arc<AtomicUsize>,
+}
+
+/// The values that one Mount has fetched.
+struct Underway {
+    all: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Underway {
+    fn add(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the Mounts under way hold so much that each should fetch no more than it can use soon.
+    fn is_crowded(&self, process: Option<&budget::Budget>) -> bool {
+        process.is_some_and(|process| self.all.load(Ordering::Relaxed) > process.limit() / 4)
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// What a Mount holds its values by.
@@ -119,7 +149,7 @@ const ROOM: u32 = 4 * 1024;
 impl Default for Room {
     fn default() -> Self {
         let (kib, beyond) = (Semaphore::new(ROOM as usize), Semaphore::new(1));
-        Self { kib: Arc::new(kib), beyond: Arc::new(beyond) }
+        Self { kib: Arc::new(kib), beyond: Arc::new(beyond), underway: Arc::default() }
     }
 }
 
@@ -131,6 +161,10 @@ pub struct Place {
 }
 
 impl Room {
+    fn underway(&self) -> Underway {
+        Underway { all: self.underway.clone(), bytes: 0 }
+    }
+
     /// Waits until there is room for so many bytes. A response larger than all of it has it alone.
     pub(crate) async fn place(
         &self,
@@ -202,33 +236,38 @@ pub async fn respond(
     }
     // Everything is fetched first: nothing takes room while a vault is waited for.
     let process = origin.budget();
-    let mut fetches = stream::iter(objects)
-        .map(|object| {
+    let mut objects = objects.into_iter();
+    let mut fetches = FuturesOrdered::new();
+    let mut fetched: Vec<Result<Fetched>> = Vec::new();
+    let mut underway = room.underway();
+    let mut held: Vec<Share> = Vec::new();
+    loop {
+        // What is fetched and not yet counted is this many values at most.
+        let at_once = if underway.is_crowded(process.as_deref()) { FEW } else { IN_FLIGHT };
+        let more = at_once.saturating_sub(fetches.len());
+        fetches.extend(objects.by_ref().take(more).map(|object| {
             let origin = origin.clone();
             async move {
                 let object = object?;
                 let version = fetch(origin.as_ref(), &object, demand, deadline).await?;
                 Ok((object, version))
             }
-        })
-        .buffered(IN_FLIGHT);
-    let mut fetched: Vec<Result<Fetched>> = Vec::new();
-    let (mut held, mut bytes): (Vec<Share>, _) = (Vec::new(), 0_usize);
-    while let Some(result) = fetches.next().await {
-        let size = result.as_ref().map_or(0, |(_, version)| version.size());
-        bytes = bytes.saturating_add(size);
+        }));
+        let Some(result) = fetches.next().await else { break };
+        let size = result.as_ref().map_or(0, |(_, version): &Fetched| version.size());
+        underway.add(size);
         // Encoded values may become smaller, but not by so much.
-        if bytes > bound.bytes.saturating_mul(MOST_ENCODED) {
+        if underway.bytes > bound.bytes.saturating_mul(MOST_ENCODED) {
             return Err(bound.too_large());
         }
         // What an ordinary pod holds is always granted, whatever the others do.
-        let counts = bytes > SMALL && !matches!(held.last(), Some(Share::Beyond(_)));
+        let counts = underway.bytes > SMALL && !matches!(held.last(), Some(Share::Beyond(_)));
         if let Some(process) = process.as_ref().filter(|_| counts) {
             held.push(room.share(process, size, deadline).await?);
         }
         fetched.push(result);
     }
-    drop(fetches);
+    let bytes = underway.bytes;
     let fetched = all(fetched)?;
     let place = room.place(process.as_ref(), bytes, deadline).await?;
     let mut budget = Budget { left: bound.bytes, bound };
@@ -369,12 +408,12 @@ mod tests {
     async fn large_responses_take_turns_and_none_is_too_large_to_get_one() {
         let room = Room::default();
         let soon = || Instant::now() + Duration::from_millis(20);
-        let first = room.place(None, 6 << 20, soon()).await.unwrap();
-        let small = room.place(None, 1 << 20, soon()).await.unwrap();
-        let error = room.place(None, 6 << 20, soon()).await.err().unwrap();
+        let first = room.place(None, 3 << 20, soon()).await.unwrap();
+        let small = room.place(None, 1 << 19, soon()).await.unwrap();
+        let error = room.place(None, 3 << 20, soon()).await.err().unwrap();
         assert_eq!(error.code(), Code::TimedOut);
         drop(first);
-        drop(room.place(None, 6 << 20, soon()).await.unwrap());
+        drop(room.place(None, 3 << 20, soon()).await.unwrap());
         drop(small);
         assert!(room.place(None, 1 << 30, soon()).await.is_ok());
     }
