@@ -74,7 +74,8 @@ impl Budget {
     pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved> {
         // First of the share: the whole need make no room for what the share does not allow.
         if !self.take(bytes) {
-            if let Some(reclaim) = self.reclaim.get() {
+            // What can never be there is no reason to let go of anything.
+            if let Some(reclaim) = self.reclaim.get().filter(|_| bytes <= self.limit) {
                 reclaim(bytes);
             }
             if !self.take(bytes) {

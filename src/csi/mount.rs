@@ -18,8 +18,8 @@ use serde::Deserialize;
 
 use super::proto::{File, MountRequest, MountResponse, ObjectVersion};
 use super::published::{Publish, Published};
-use super::slots::Slots;
-use super::write;
+use super::slots::{PER_VAULT, Slots};
+use super::write::{self, Writes};
 
 /// The outer wrap of every failure after decoding; users grep for it.
 pub(super) const FAILED: &str = "failed to mount objects, error";
@@ -139,28 +139,27 @@ impl Mounter {
         incoming: Arc<Incoming>,
         deadline: Instant,
     ) -> Result<Answered> {
-        let _counted = self.count(&incoming, deadline).await?;
         let attributes = incoming.attributes.expose_str().unwrap_or_default();
         let secrets = incoming.secrets.expose_str().unwrap_or_default();
         let request = class::request::decode(attributes, secrets, &incoming.permission)?;
         let target = &incoming.target_path;
-        self.deliver(request, target, deadline).await.map_err(|error| error.context(FAILED))
+        let text = attributes.len() + secrets.len();
+        self.deliver(request, target, text, deadline).await.map_err(|error| error.context(FAILED))
     }
 
-    /// Waits until there is room for what a large class takes while it is mounted, its values aside.
-    async fn count(&self, incoming: &Incoming, deadline: Instant) -> Result<Option<Reserved>> {
-        let text = incoming.attributes.len() + incoming.secrets.len();
+    /// Waits until there is room for what a class of so many bytes of text takes while it is mounted, its
+    /// values aside.
+    async fn count(&self, text: usize, deadline: Instant) -> Result<Option<Reserved>> {
         if text <= ORDINARY {
             return Ok(None);
         }
         let bytes = text + text.saturating_mul(WORK).min(MOST_WORK);
-        // However small the budget is, some are mounted at the same time.
-        let bytes = bytes.min(self.large.limit() / 4);
+        // As many as may work for one vault have half of it together: a vault that hangs leaves the rest.
+        let bytes = bytes.min(self.large.limit() / (2 * PER_VAULT));
         let counted = self.large.reserve_by(bytes, deadline).await;
         counted.map(Some).map_err(|_| {
             Error::new(Code::TimedOut, "too many large classes are being mounted")
                 .fix("mount large classes of fewer pods at the same time")
-                .context(FAILED)
         })
     }
 
@@ -168,6 +167,7 @@ impl Mounter {
         &self,
         request: class::Request,
         target: &str,
+        text: usize,
         deadline: Instant,
     ) -> Result<Answered> {
         let mut spec =
@@ -181,7 +181,8 @@ impl Mounter {
         let shown = |pod: &Pod| format!("{}/{}", pod.namespace, pod.name);
         let name = spec.pod.as_ref().map_or_else(String::new, shown);
         spec.notices.iter().for_each(|notice| tracing::warn!(pod = name, notice, "class"));
-        let asked = *spec.mount_mode.get_or_insert(self.options.mode);
+        let asked = spec.mount_mode.is_some();
+        let mode = *spec.mount_mode.get_or_insert(self.options.mode);
         let (options, max_stale) = self.permitted(&spec, deadline).await?;
         let pod = spec.pod;
         let namespace = pod.as_ref().map_or_else(String::new, |pod| pod.namespace.clone());
@@ -206,18 +207,25 @@ impl Mounter {
             )
             .fix("check the vault's health"))
         })?;
+        let _counted = self.count(text, deadline).await?;
         // Before objects are asked for: what cannot be written need not be fetched.
-        let (mode, writer) = match asked {
-            MountMode::Files => (asked, None),
-            MountMode::Write => match write::open(target, pod.as_ref(), deadline).await? {
-                Some(writer) => (asked, Some(writer)),
-                None => {
+        let (mode, written) = match mode {
+            MountMode::Files => (mode, None),
+            MountMode::Write => match write::examine(target, pod.as_ref(), deadline).await? {
+                Writes::Provider(written) => (mode, Some(written)),
+                Writes::Driver => {
                     tracing::info!(
                         pod = name,
                         "the driver goes on writing this volume until the pod is replaced"
                     );
                     (MountMode::Files, None)
                 }
+                // What the operator set for all must not stop volumes that the driver writes already.
+                Writes::Unseen(error) if !asked => {
+                    tracing::warn!(pod = name, err = %error, "the driver writes this volume instead");
+                    (MountMode::Files, None)
+                }
+                Writes::Unseen(error) => return Err(error),
             },
             MountMode::Fuse => {
                 return Err(Error::new(
@@ -229,6 +237,10 @@ impl Mounter {
         };
         let bound = options.bound(mode);
         let content = self.published.content(proof.identity(), &url, &objects);
+        if written.as_ref().is_some_and(|target| target.is_new) {
+            // Whatever we delivered there before, the driver has taken it away again.
+            self.published.forget(target);
+        }
         let demand = match self.published.begin(target, content) {
             Publish::Again => {
                 Demand { urgency: Urgency::Refresh, max_stale: max_stale.shown, since: None }
@@ -243,21 +255,24 @@ impl Mounter {
         let delivered = delivered.await;
         let (mut delivered, place) =
             delivered.inspect_err(|error| self.published.failed(target, error))?;
-        if let Some(writer) = writer {
-            delivered = write::write(writer, delivered, deadline).await?;
-        }
-        let response = answer(delivered, mode);
+        let response = answer(&mut delivered, mode);
         // With its ids and framing: the driver's limit is on the message, and what its client says
-        // then is a code that kubelet holds for not final.
-        match response.encoded_len() > options.max_bytes {
-            true => Err(options.bound(MountMode::Files).too_large()),
-            false => {
-                self.published.delivered(target, content);
-                // What was written is not in the response.
-                let place = (mode == MountMode::Files).then(|| Arc::new(place));
-                Ok(Answered { response, place })
-            }
+        // then is a code that kubelet holds for not final. A policy's ceiling is about files.
+        let most =
+            if mode == MountMode::Files { options.max_bytes } else { self.options.max_bytes };
+        if response.encoded_len() > most {
+            return Err(options.bound(MountMode::Files).too_large());
         }
+        let place = match written {
+            Some(written) => {
+                write::write(written, delivered, deadline).await?;
+                // What was written is not in the response.
+                None
+            }
+            None => Some(Arc::new(place)),
+        };
+        self.published.delivered(target, content);
+        Ok(Answered { response, place })
     }
 
     /// The bounds that the operator's policy leaves, or its refusal.
@@ -293,21 +308,19 @@ impl Mounter {
     }
 }
 
-/// Files and object versions are parallel: as many, in the same order. Files that were written are not told.
-fn answer(delivered: Vec<response::Delivered>, mode: MountMode) -> MountResponse {
+/// Files and object versions are parallel: as many, in the same order. Files that are written are not told;
+/// the others are taken out of what was delivered, so that they are not there twice for long.
+fn answer(delivered: &mut [response::Delivered], mode: MountMode) -> MountResponse {
     let mut response = MountResponse::default();
     for response::Delivered { object, version, files } in delivered {
-        for file in files {
-            if mode == MountMode::Files {
-                response.files.push(File {
-                    path: file.path.as_str().to_owned(),
-                    mode: i32::try_from(object.mode).unwrap_or(0o644),
-                    contents: file.contents.expose().to_vec(),
-                });
-            }
-            response
-                .object_version
-                .push(ObjectVersion { id: object.id(), version: version.clone() });
+        let id = ObjectVersion { id: object.id(), version: version.clone() };
+        response.object_version.extend(std::iter::repeat_n(id, files.len()));
+        if mode == MountMode::Files {
+            response.files.extend(std::mem::take(files).into_iter().map(|file| File {
+                path: file.path.as_str().to_owned(),
+                mode: i32::try_from(object.mode).unwrap_or(0o644),
+                contents: file.contents.expose().to_vec(),
+            }));
         }
     }
     response

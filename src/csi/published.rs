@@ -94,6 +94,14 @@ impl Published {
         }
     }
 
+    /// The target has nothing of what was delivered: the next Mount is a first one.
+    pub(super) fn forget(&self, target: &str) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if targets.get(target).is_some_and(|known| known.delivered) {
+            targets.remove(target);
+        }
+    }
+
     /// A Mount of this target has failed. Where the vault has answered, somebody will mend what it holds,
     /// and then the next try must see that: it begins anew.
     pub(super) fn failed(&self, target: &str, error: &Error) {
@@ -152,6 +160,17 @@ mod tests {
         assert!(matches!(published.begin("/t", Content(2)), Publish::First(Some(_))));
         published.failed("/t", &Error::new(Code::BadContent, "x"));
         assert_eq!(published.begin("/t", Content(2)), Publish::First(None), "it will be mended");
+    }
+
+    #[test]
+    fn what_was_taken_away_again_is_published_anew() {
+        let published = Published::new(Clock::system());
+        published.begin("/t", Content(1));
+        published.forget("/t");
+        assert!(matches!(published.begin("/t", Content(1)), Publish::First(Some(_))), "it goes on");
+        published.delivered("/t", Content(1));
+        published.forget("/t");
+        assert_eq!(published.begin("/t", Content(1)), Publish::First(None));
     }
 
     #[test]

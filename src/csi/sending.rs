@@ -78,7 +78,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_response_holds_goes_with_its_body() {
         let soon = Instant::now() + Duration::from_secs(5);
-        let place = Arc::new(Room::default().place(None, 10, soon).await.unwrap());
+        let place = Arc::new(Room::default().place(None, 10, 1, soon).await.unwrap());
         let held = Arc::downgrade(&place);
         let whole = http_body_util::Full::from("0123");
         let mut response = http::Response::new(Body::new(whole));

@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::fair::FairQueue;
 
 /// Mounts of one vault.
-const PER_VAULT: usize = 32;
+pub(super) const PER_VAULT: usize = 32;
 /// Mounts of one namespace.
 const PER_NAMESPACE: usize = 96;
 /// All Mounts together.

@@ -8,7 +8,7 @@
 //! by the driver, at unpublish.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::class::Pod;
 use crate::class::paths::Rules;
@@ -18,55 +18,79 @@ use crate::error::{Code, Error, Result, printable};
 
 /// Most of a target path that an error quotes.
 const QUOTED: usize = 512;
+/// A tmpfs takes the largest class in a small part of this, also with little CPU.
+const LEAST: Duration = Duration::from_secs(2);
 /// What kubelet calls the volumes of CSI drivers.
 const CSI_VOLUMES: &str = "kubernetes.io~csi";
 
-/// Opens the target for writing, by `deadline`; nothing if the driver has written it before.
+/// A target that we write.
+pub(super) struct Target {
+    path: PathBuf,
+    /// Nothing of ours is there: the pod has seen no file of this volume.
+    pub(super) is_new: bool,
+}
+
+/// Who writes a target.
+pub(super) enum Writes {
+    Provider(Target),
+    /// The driver has written it before.
+    Driver,
+    /// The pods directory is not shown to us.
+    Unseen(Error),
+}
+
+/// Looks who may write the target, by `deadline`. Nothing of it is held open afterwards: a Mount that fails
+/// later is followed by the driver's only try to unmount it.
 ///
 /// # Errors
-/// PlaceRefused when it is not this pod's, not there, or not the driver's empty mount.
-pub(super) async fn open(
-    target: &str,
-    pod: Option<&Pod>,
-    deadline: Instant,
-) -> Result<Option<Writer>> {
+/// PlaceRefused when it is not this pod's, or not the driver's empty mount.
+pub(super) async fn examine(target: &str, pod: Option<&Pod>, deadline: Instant) -> Result<Writes> {
     let uid = pod.map_or("", |pod| pod.uid.as_str());
     if !is_of_pod(target, uid, Rules::native()) {
         let what =
             format!("{} is not the target of a volume of this pod", printable(target, QUOTED));
-        return Err(unavailable(what).fix(
+        return Err(refused(what).fix(
             "mountMode: write takes <kubelet root>/pods/<pod uid>/volumes/kubernetes.io~csi/<volume>/mount",
         ));
     }
     let path = PathBuf::from(target);
-    blocking(deadline, move || {
+    let look = tokio::task::spawn_blocking(move || {
         if !path.exists() {
             let what = format!("{} cannot be seen", printable(&path.to_string_lossy(), QUOTED));
-            return Err(unavailable(what).fix(
-                "mount the kubelet's pods directory into the provider at the same path, with \
+            return Ok(Writes::Unseen(refused(what).fix(
+                "show the provider the kubelet's pods directory at the same path, with \
                  mountPropagation: HostToContainer (chart value writeMode)",
-            ));
+            )));
         }
         if Writer::is_anothers(&path) {
-            return Ok(None);
+            return Ok(Writes::Driver);
         }
-        let layout = if cfg!(windows) { Layout::Flat } else { Layout::Atomic };
-        let options = Options { layout, place: Place::CsiTarget, owner: None };
-        Writer::open(&path, options).map(Some)
-    })
-    .await
+        let is_new = !Writer::examine(&path, Place::CsiTarget)?;
+        Ok(Writes::Provider(Target { path, is_new }))
+    });
+    match tokio::time::timeout_at(deadline.into(), look).await {
+        Ok(looked) => looked.unwrap_or_else(|_| Err(Error::task_failed())),
+        Err(_) => Err(late()),
+    }
 }
 
-/// Makes the target hold exactly what was delivered; gives that back.
+/// Makes the target hold exactly what was delivered. Not begun when little time is left, and awaited to its
+/// end otherwise: who is told that it failed must find nothing that still works on it.
 ///
 /// # Errors
-/// Of the writer; TimedOut when it does not come to its end by `deadline`.
+/// Of the writer; TimedOut when there is no time for it.
 pub(super) async fn write(
-    mut writer: Writer,
+    target: Target,
     delivered: Vec<Delivered>,
     deadline: Instant,
-) -> Result<Vec<Delivered>> {
-    blocking(deadline, move || {
+) -> Result<()> {
+    if Instant::now() + LEAST > deadline {
+        return Err(late());
+    }
+    let work = tokio::task::spawn_blocking(move || {
+        let layout = if cfg!(windows) { Layout::Flat } else { Layout::Atomic };
+        let options = Options { layout, place: Place::CsiTarget, owner: None };
+        let mut writer = Writer::open(&target.path, options)?;
         let files = delivered.iter().flat_map(|one| one.files.iter().map(move |file| (one, file)));
         let files: Vec<File<'_>> = files
             .map(|(one, file)| File {
@@ -75,31 +99,31 @@ pub(super) async fn write(
                 contents: file.contents.expose(),
             })
             .collect();
-        let written = writer.write(&files)?;
+        let written = writer.write(&files);
+        if cfg!(windows) && target.is_new && written.is_err() {
+            // There the driver takes a folder that is not empty for one that has its files.
+            let _ = writer.write(&[]);
+            drop(writer);
+            let _ = std::fs::remove_dir_all(target.path.join("..akvfs"));
+        }
+        let written = written?;
         tracing::debug!(
             added = written.added.len(),
             changed = written.changed.len(),
             removed = written.removed.len(),
             "wrote the target"
         );
-        Ok(delivered)
-    })
-    .await
+        Ok(())
+    });
+    work.await.unwrap_or_else(|_| Err(Error::task_failed()))
 }
 
-async fn blocking<T: Send + 'static>(
-    deadline: Instant,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let work = tokio::task::spawn_blocking(work);
-    match tokio::time::timeout_at(deadline.into(), work).await {
-        Ok(done) => done.unwrap_or_else(|_| Err(Error::task_failed())),
-        Err(_) => Err(Error::new(Code::TimedOut, "the target cannot be written in time")
-            .fix("check the node's disks and memory")),
-    }
+fn late() -> Error {
+    Error::new(Code::TimedOut, "the target cannot be written in time")
+        .fix("check the node's disks and memory")
 }
 
-fn unavailable(what: String) -> Error {
+fn refused(what: String) -> Error {
     Error::new(Code::PlaceRefused, what)
 }
 

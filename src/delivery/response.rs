@@ -55,11 +55,13 @@ impl Options {
     pub fn bound(&self, mode: MountMode) -> Bound {
         match mode {
             MountMode::Write => {
-                Bound { bytes: self.max_written_bytes, raise: "--max-written-bytes" }
+                let raise = "--max-written-bytes";
+                Bound { bytes: self.max_written_bytes, raise, copies: 1 }
             }
             MountMode::Files | MountMode::Fuse => Bound {
                 bytes: self.max_bytes,
                 raise: "--max-response-bytes and the driver's --max-call-recv-msg-size",
+                copies: COPIES,
             },
         }
     }
@@ -72,12 +74,14 @@ pub struct Bound {
     pub bytes: usize,
     /// The flags that raise it.
     raise: &'static str,
+    /// How often they are in memory, see [`Room`].
+    copies: usize,
 }
 
 impl Bound {
     /// The error of a class that is larger.
     pub(crate) fn too_large(self) -> Error {
-        let Self { bytes, raise } = self;
+        let Self { bytes, raise, .. } = self;
         Error::new(
             Code::TooLarge,
             format!("the objects of this class are larger than {bytes} bytes together"),
@@ -102,6 +106,8 @@ pub struct Delivered {
 #[derive(Clone)]
 pub struct Room {
     kib: Arc<Semaphore>,
+    /// The same for responses of ordinary pods: they need not wait until large ones were sent.
+    ordinary: Arc<Semaphore>,
     /// For one of those that hold values already and find no room for more: if all of them waited, each
     /// would wait for the others until the end of its time.
     beyond: Arc<Semaphore>,
@@ -145,11 +151,14 @@ const COPIES: usize = 3;
 
 /// What all responses together may take, in KiB of values.
 const ROOM: u32 = 4 * 1024;
+/// The same of those with values of at most [`SMALL`].
+const ORDINARY: u32 = 2 * 1024;
 
 impl Default for Room {
     fn default() -> Self {
-        let (kib, beyond) = (Semaphore::new(ROOM as usize), Semaphore::new(1));
-        Self { kib: Arc::new(kib), beyond: Arc::new(beyond), underway: Arc::default() }
+        let semaphore = |permits: u32| Arc::new(Semaphore::new(permits as usize));
+        let (kib, ordinary, beyond) = (semaphore(ROOM), semaphore(ORDINARY), semaphore(1));
+        Self { kib, ordinary, beyond, underway: Arc::default() }
     }
 }
 
@@ -170,15 +179,24 @@ impl Room {
         &self,
         process: Option<&Arc<budget::Budget>>,
         bytes: usize,
+        copies: usize,
         deadline: Instant,
     ) -> Result<Place> {
-        let kib = u32::try_from(bytes / 1024).unwrap_or(ROOM).saturating_add(1).min(ROOM);
-        let place = self.kib.clone().acquire_many_owned(kib);
+        let copies = bytes.saturating_mul(copies);
+        let (room, most) = match bytes <= SMALL {
+            true => (&self.ordinary, ORDINARY),
+            false => (&self.kib, ROOM),
+        };
+        let kib = u32::try_from(bytes / 1024).unwrap_or(most).saturating_add(1).min(most);
+        let place = room.clone().acquire_many_owned(kib);
         match tokio::time::timeout_at(deadline.into(), place).await {
             Ok(Ok(permit)) => {
-                let process = process.filter(|_| bytes > SMALL);
-                let counted = process.and_then(|process| process.reserve(COPIES * bytes).ok());
-                Ok(Place { _permit: permit, _counted: counted })
+                // Not at the price of everything that is kept.
+                let counts =
+                    |process: &&Arc<budget::Budget>| bytes > SMALL && copies <= process.limit() / 2;
+                let copies =
+                    process.filter(counts).and_then(|process| process.reserve(copies).ok());
+                Ok(Place { _permit: permit, _counted: copies })
             }
             _ => Err(Error::new(Code::TimedOut, "too many large responses are being made")
                 .fix("mount large classes of fewer pods at the same time")),
@@ -269,7 +287,7 @@ pub async fn respond(
     }
     let bytes = underway.bytes;
     let fetched = all(fetched)?;
-    let place = room.place(process.as_ref(), bytes, deadline).await?;
+    let place = room.place(process.as_ref(), bytes, bound.copies, deadline).await?;
     let mut budget = Budget { left: bound.bytes, bound };
     let mut rendered = stream::iter(fetched)
         .map(|(object, version)| async move {
@@ -278,7 +296,10 @@ pub async fn respond(
         })
         .buffered(IN_FLIGHT);
     let mut results = Vec::new();
-    while let Some(result) = rendered.next().await {
+    // What derives keys may take long, and others wait for this room.
+    while let Some(result) =
+        tokio::time::timeout_at(deadline.into(), rendered.next()).await.map_err(|_| slow())?
+    {
         if let Ok(delivered) = &result {
             // Counted while rendering: a class that is too large must not be held whole first.
             budget.take(delivered)?;
@@ -294,6 +315,11 @@ pub async fn respond(
         )?;
     }
     Ok((delivered, place))
+}
+
+fn slow() -> Error {
+    Error::new(Code::TimedOut, "the objects cannot be turned into files in time")
+        .fix("mount fewer PFX certificates in one class, or give the provider more CPU")
 }
 
 /// An object and the version of it that the vault gave.
@@ -408,13 +434,13 @@ mod tests {
     async fn large_responses_take_turns_and_none_is_too_large_to_get_one() {
         let room = Room::default();
         let soon = || Instant::now() + Duration::from_millis(20);
-        let first = room.place(None, 3 << 20, soon()).await.unwrap();
-        let small = room.place(None, 1 << 19, soon()).await.unwrap();
-        let error = room.place(None, 3 << 20, soon()).await.err().unwrap();
+        let first = room.place(None, 3 << 20, COPIES, soon()).await.unwrap();
+        let small = room.place(None, 1 << 19, COPIES, soon()).await.unwrap();
+        let error = room.place(None, 3 << 20, COPIES, soon()).await.err().unwrap();
         assert_eq!(error.code(), Code::TimedOut);
         drop(first);
-        drop(room.place(None, 3 << 20, soon()).await.unwrap());
+        drop(room.place(None, 3 << 20, COPIES, soon()).await.unwrap());
         drop(small);
-        assert!(room.place(None, 1 << 30, soon()).await.is_ok());
+        assert!(room.place(None, 1 << 30, COPIES, soon()).await.is_ok());
     }
 }

@@ -126,8 +126,8 @@ impl Node {
         }
         let outcome = self.call(volume);
         if outcome.is_err() && !mounted {
-            // Once, whatever is there.
-            let _ = rustix::mount::unmount(target, rustix::mount::UnmountFlags::empty());
+            // Once: what is left then is taken for a mount that has its files.
+            rustix::mount::unmount(target, rustix::mount::UnmountFlags::empty()).unwrap();
         }
         if let Ok(response) = &outcome {
             assert!(!response.object_version.is_empty(), "missing object versions");

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use akvfs::emulator::Seed;
+use akvfs::emulator::{Seed, Service, Trouble, Where};
 use tonic::Code;
 
 use crate::azure::Azure;
 use crate::canary;
 use crate::driver::{Node, Pods, Publish, files};
-use crate::support::{run, table};
+use crate::support::{eventually, run, table};
 
 const VAULT: &str = "akvfs-dev";
 const WRITE: (&str, &str) = ("mountMode", "write");
@@ -95,6 +95,43 @@ network_test! {
         assert_eq!(node.publish(&broken).refused().code(), Code::NotFound);
         assert!(table(&broken.target).is_empty());
         assert!(std::fs::read_dir(&broken.target).unwrap().next().is_none());
+    }
+}
+
+network_test! {
+    fn a_mount_that_waits_for_its_vault_holds_nothing_of_the_target() {
+        let node = node(Pods::Shown, &NO_AGES);
+        let volume = node.volume("u-1", &[WRITE]);
+        let control = node.azure.emulator.control();
+        control.always(Where::service(Service::Vault), Trouble::Hang);
+        std::thread::scope(|scope| {
+            let publish = scope.spawn(|| node.publish(&volume));
+            eventually("the vault is asked", || control.counters().vault_requests > 0);
+            let descriptors = std::fs::read_dir(format!("/proc/{}/fd", node.provider.pid())).unwrap();
+            for descriptor in descriptors {
+                // One may have gone since it was listed.
+                let path = std::fs::read_link(descriptor.unwrap().path()).unwrap_or_default();
+                assert!(!path.starts_with(&volume.target), "{path:?}");
+            }
+            assert!(std::fs::read_dir(&volume.target).unwrap().next().is_none(), "nothing is made");
+            control.clear_faults();
+            publish.join().unwrap().answered();
+        });
+        node.unpublish(&volume);
+    }
+}
+
+network_test! {
+    fn a_first_publish_that_the_driver_takes_back_is_a_first_one_again() {
+        let node = node(Pods::Shown, &["--mount-max-age=0s", "--refresh-max-age=1h"]);
+        let volume = node.volume("u-1", &[WRITE, ("objects", &entries(&[("secret1", "a", "")]))]);
+        node.publish(&volume).answered();
+        // The driver could not write the pod's status.
+        node.unpublish(&volume);
+        let new = canary::value("secret1 rotated");
+        node.azure.emulator.control().set_secret(VAULT, "secret1", new.clone()).unwrap();
+        node.publish(&volume).answered();
+        assert_eq!(files(&volume.target)["a"], new.as_bytes(), "a pod that starts sees the rotation");
     }
 }
 
@@ -252,9 +289,29 @@ network_test! {
         std::fs::write(volume.target.join("..2026_11_25.1/secret1"), "x").unwrap();
         symlink("..2026_11_25.1", volume.target.join("..data")).unwrap();
         symlink("..data/secret1", volume.target.join("secret1")).unwrap();
+        let names = || {
+            let names = std::fs::read_dir(&volume.target).unwrap();
+            let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let before = names();
         let response = node.publish(&volume).answered();
         assert_eq!(response.files.len(), 3, "the driver goes on");
-        assert_eq!(files(&volume.target)["secret1"], b"x", "and we touch nothing");
+        assert_eq!(files(&volume.target)["secret1"], b"x");
+        assert_eq!(names(), before, "and we touch nothing");
+    }
+}
+
+network_test! {
+    fn what_is_usual_for_all_stops_no_volume_where_the_pods_directory_is_not_shown() {
+        let node = node(Pods::NotPropagated, &["--mount-mode=write"]);
+        // As seen from a container that has no such directory at all.
+        let mut volume = node.volume("u-1", &[]);
+        volume.target = "/nowhere/pods/u-1/volumes/kubernetes.io~csi/secrets/mount".into();
+        assert_eq!(node.call(&volume).unwrap().files.len(), 3, "the driver writes it");
+        volume.attributes.insert("mountMode".to_owned(), "write".to_owned());
+        assert_eq!(node.call(&volume).unwrap_err().code(), Code::FailedPrecondition);
     }
 }
 

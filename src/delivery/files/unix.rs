@@ -16,7 +16,7 @@ use self::atomic::Atomic;
 use self::flat::Flat;
 use self::ledger::{Ledger, Own};
 use self::place::Directory;
-use super::{File, Layout, Options, Written, set};
+use super::{File, Layout, Options, Place, Written, set};
 use crate::error::Result;
 
 /// Keeps a directory equal to a set of files. While it lives no other writer gets the directory.
@@ -58,6 +58,15 @@ impl Writer {
         let mut writer = Self { directory, own, ledger, options, unsettled: true, warning };
         writer.settle()?;
         Ok(writer)
+    }
+
+    /// Looks whether the directory may be written, and whether it was written by us before. Nothing is made,
+    /// and nothing is held open afterwards.
+    ///
+    /// # Errors
+    /// As [`Writer::open`].
+    pub fn examine(directory: &Path, place: Place) -> Result<bool> {
+        ledger::is_in(&Directory::open(directory, place)?)
     }
 
     /// Whether another atomic writer, such as the CSI driver, has the directory: ours would not take it.

@@ -58,7 +58,7 @@ pub use writer::Writer;
 mod writer {
     use std::path::Path;
 
-    use super::super::{File, Layout, Options, Written};
+    use super::super::{File, Layout, Options, Place, Written};
     use super::disk::{self, Folder};
     use super::flat::Flat;
     use crate::error::{Error, Result};
@@ -91,6 +91,16 @@ mod writer {
             let folder = disk::open(directory, options.place)?;
             let shown = crate::error::printable(&directory.to_string_lossy(), 512);
             Ok(Self { flat: Flat::open(folder, options.place, shown)? })
+        }
+
+        /// Looks whether the directory may be written, and whether it was written by us before. Nothing is
+        /// made, and nothing is held open afterwards.
+        ///
+        /// # Errors
+        /// As [`Writer::open`].
+        pub fn examine(directory: &Path, place: Place) -> Result<bool> {
+            disk::open(directory, place)?;
+            Ok(directory.join("..akvfs").is_dir())
         }
 
         /// Whether an atomic writer, such as the CSI driver, has the directory: ours would not take it.

@@ -32,6 +32,9 @@ csi-secrets-store-provider-azure
 {{- $windows := eq .os "windows" -}}
 {{- $proxy := $root.Values.Azure.proxySettings -}}
 {{- $write := or $root.Values.writeMode (eq $root.Values.mountMode "write") -}}
+{{- if and $write (not $windows) (eq (toString (dig "limits" "memory" "" (default dict $values.resources))) "100Mi") -}}
+{{- fail "writeMode: what the provider writes counts for its memory limit; set linux.resources to hold all written files of a node twice, and 100Mi more" -}}
+{{- end -}}
 {{- $pods := printf "%s%spods" $values.kubeletRootDir ($windows | ternary "\\" "/") -}}
 {{- $proxyCert := and (not $windows) $proxy.isProxyEnabled $proxy.proxyCert -}}
 apiVersion: apps/v1
