@@ -1,6 +1,7 @@
 //! What is left of a value after a refusal, and what callers learn of each other from refusals.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use akvfs::class::ObjectKind;
@@ -241,9 +242,16 @@ async fn in_trouble(service: Service, trouble: &Trouble) -> (usize, usize) {
     let others: Vec<_> = (1..count).map(|caller| ask(caller, OWN)).collect();
     for round in 0..2 {
         let before = world.control.requests().len();
-        let (_, outcomes) = tokio::join!(world.mount_within(&victim, HASTE), async {
-            // Later he may be told without one.
-            let asked = || round > 0 || world.control.requests().len() > before;
+        let gone = AtomicBool::new(false);
+        let victims = async {
+            let _ = world.mount_within(&victim, HASTE).await;
+            gone.store(true, Ordering::Relaxed);
+        };
+        let (_, outcomes) = tokio::join!(victims, async {
+            // Later he may be told without one; and on a busy machine his time may be over before.
+            let asked = || {
+                round > 0 || gone.load(Ordering::Relaxed) || world.control.requests().len() > before
+            };
             eventually("the victim's request", asked).await;
             join_all(others.iter().map(|call| world.mount_within(call, HASTE))).await
         });
