@@ -1,5 +1,6 @@
 //! The real `akvfs status` and `akvfs refresh`, and who may ask whom.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -142,9 +143,30 @@ network_test! {
     }
 }
 
+/// A /tmp of the test's own. What the test needs stays where it is, below /tmp or not: the program, and
+/// the place where everything that is said is recorded.
+fn empty_tmp() {
+    let set = |name: &str, otherwise: &str| {
+        std::env::var_os(name).map_or_else(|| PathBuf::from(otherwise), PathBuf::from)
+    };
+    let program = set("AKVFS_TEST_BINARY", env!("CARGO_BIN_EXE_akvfs"));
+    let records = set("AKVFS_CANARY_DIR", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(&records).unwrap();
+    let needed = [program.parent().unwrap(), &records];
+    let held = needed.map(|path| std::fs::File::open(path).unwrap());
+    run("mount", &["-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/tmp"]);
+    for (path, held) in needed.iter().zip(&held) {
+        if !path.exists() {
+            std::fs::create_dir_all(path).unwrap();
+            let held = format!("/proc/self/fd/{}", held.as_raw_fd());
+            rustix::mount::mount_bind(held, *path).unwrap();
+        }
+    }
+}
+
 network_test! {
     fn root_sees_a_users_processes_and_follows_no_link_of_theirs() {
-        run("mount", &["-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/tmp"]);
+        empty_tmp();
         let site = Site::new();
         let user = tempfile::tempdir().unwrap();
         std::os::unix::fs::chown(user.path(), Some(NOBODY), Some(NOBODY)).unwrap();
