@@ -217,6 +217,65 @@ network_test! {
 }
 
 network_test! {
+    fn a_class_in_the_flat_layout_is_written_wholly_or_not_at_all() {
+        let site = Site::new();
+        assert_eq!(code(&site.sync(&["--layout", "flat"])), 0);
+        let control = site.azure.emulator.control();
+        let before = (Some(site.one.clone()), Some(site.two.clone()));
+        site.rotate("one");
+        for trouble in [Trouble::Firewall, Trouble::Status(403), Trouble::Status(404)] {
+            control.always(Where::vault(VAULT).path("/secrets/two"), trouble);
+            let failed = site.sync(&["--layout", "flat", "--json"]);
+            let text = said(&failed);
+            assert_eq!((code(&failed), failed.stdout.len()), (1, 0), "{text}");
+            assert!(text.contains("1 of 2 objects"), "{text}");
+            assert_eq!((site.read("one"), site.read("two")), before);
+            control.clear_faults();
+        }
+    }
+}
+
+network_test! {
+    fn of_a_vault_a_file_goes_when_its_object_is_refused_twice() {
+        let site = Site::new();
+        let control = site.azure.emulator.control();
+        let dir = site.dir();
+        let url = format!("https://{VAULT}.vault.azure.net/secrets");
+        let args = ["sync", &url, dir.to_str().unwrap(), "--identity", "managed", "--json"];
+        let written = || names(&dir.join("secrets"));
+        assert_eq!(code(&site.akvfs(&args)), 0);
+        assert_eq!(written(), ["one", "three", "two"]);
+        // What the vault's firewall says is about the network.
+        control.always(Where::vault(VAULT).path("/secrets/one"), Trouble::Firewall);
+        assert_eq!(code(&site.akvfs(&args)), 1);
+        assert_eq!(written(), ["one", "three", "two"]);
+        control.clear_faults();
+        let refuse = |times| {
+            control.times(times, Where::vault(VAULT).path("/secrets/one"), Trouble::Status(403));
+        };
+        refuse(1);
+        let done = site.akvfs(&args);
+        assert_eq!((code(&done), &parsed(&done)["removed"]), (0, &json!([])), "{}", said(&done));
+        refuse(2);
+        let done = site.akvfs(&args);
+        let report = parsed(&done);
+        assert_eq!((code(&done), &report["removed"]), (1, &json!(["secrets/one"])), "{}", said(&done));
+        assert_eq!(report["failed"][0]["name"], "one");
+        // One that had no file is asked once, and a process that stays says what failed, too.
+        control.always(Where::vault(VAULT).path("/secrets/one"), Trouble::Status(403));
+        let told = site.azure.path("told");
+        let mut watch = site.azure.akvfs(&args);
+        watch.arg("--watch").stdout(std::fs::File::create(&told).unwrap());
+        let mut watching = Watching(watch.spawn().unwrap());
+        let report = || serde_json::from_slice::<Value>(&std::fs::read(&told).unwrap()).ok();
+        eventually("a report", || report().is_some());
+        assert_eq!(report().unwrap()["failed"][0]["name"], "one");
+        watching.signal("TERM");
+        assert_eq!(watching.ended().code(), Some(0));
+    }
+}
+
+network_test! {
     fn of_a_vault_what_may_be_read_is_written_and_the_rest_is_an_error() {
         let site = Site::new();
         let control = site.azure.emulator.control();

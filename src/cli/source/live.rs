@@ -24,6 +24,11 @@ impl Opened {
         }
     }
 
+    /// Whether this is a whole vault: what it holds, not what somebody has asked for by name.
+    pub(crate) fn is_listing(&self) -> bool {
+        matches!(self.wanted, Wanted::Listing(_))
+    }
+
     /// How a source is shown where nobody says how: the files of a class belong together, those of a
     /// whole vault do not. Windows has no links to change them together.
     pub(crate) fn natural_layout(&self) -> Layout {

@@ -10,12 +10,15 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{note, source::Opened};
 use crate::control::{self, wire::Kind};
 use crate::error::{Code, Error, Result};
+use crate::fetch;
 use crate::jitter;
 use crate::view::{Layout, Limits, ObjectStatus, View};
 
 /// Before a second try; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const REDRAW: Duration = Duration::from_millis(200);
+/// Before a file of an earlier run goes, the vault is asked a second time: as for what is shown.
+const CONFIRM: Duration = Duration::from_secs(5);
 
 /// How the first fetch goes on.
 pub(super) struct Attempt<'a> {
@@ -33,7 +36,7 @@ pub(super) struct Attempt<'a> {
 /// A view with everything in it that there is.
 pub(super) struct Fetched {
     pub(super) view: Arc<View>,
-    /// What the vault refuses, in the flat layout: there is no file of it.
+    /// What the vault refuses, of a whole vault in the flat layout: there is no file of it.
     pub(super) refused: Vec<ObjectStatus>,
     pub(super) problem: control::Problem,
     _control: Option<control::Serving>,
@@ -101,19 +104,29 @@ impl Attempt<'_> {
             *fetched = Some(Fetched { view, refused: Vec::new(), problem, _control: control });
         }
         let Some(Fetched { view, .. }) = fetched else { return Err(Error::task_failed()) };
-        let filled = {
-            let _progress = Progress::of(view);
-            view.fill_all(deadline).await
+        let mut error = match fill(view, deadline).await {
+            Ok(()) => return Ok(Vec::new()),
+            Err(error) => error,
         };
-        let Err(error) = filled else { return Ok(Vec::new()) };
-        let objects = view.status().objects;
-        let all = objects.len();
-        let missing: Vec<ObjectStatus> = objects.into_iter().filter(is_missing).collect();
-        if self.layout == Layout::Flat && missing.len() < all && missing.iter().all(is_refused) {
-            return Ok(missing);
+        // Of a class all is wanted. Of a vault, what this identity may have.
+        let parts = self.opened.is_listing() && self.layout == Layout::Flat;
+        if parts && let Some(missing) = refused_only(view) {
+            if !have_files(missing.clone(), directory).await {
+                return Ok(missing);
+            }
+            tokio::time::sleep(CONFIRM).await;
+            error = match fill(view, deadline.max(Instant::now() + CONFIRM)).await {
+                Ok(()) => return Ok(Vec::new()),
+                Err(error) => error,
+            };
+            if let Some(missing) = refused_only(view) {
+                return Ok(missing);
+            }
         }
-        let what =
-            format!("{} of {all} objects cannot be fetched, so nothing is written", missing.len());
+        let objects = view.status().objects;
+        let missing = objects.iter().filter(|object| is_missing(object)).count();
+        let all = objects.len();
+        let what = format!("{missing} of {all} objects cannot be fetched, so nothing is written");
         Err(error.context(what))
     }
 }
@@ -131,9 +144,33 @@ pub(super) fn is_missing(object: &ObjectStatus) -> bool {
 }
 
 /// Whether the vault has said that there is nothing to show.
-fn is_refused(object: &ObjectStatus) -> bool {
-    let code = object.failure.as_ref().map(|failure| failure.error.code());
-    matches!(code, Some(Code::NotFound | Code::Forbidden | Code::Disabled))
+pub(super) fn is_refused(object: &ObjectStatus) -> bool {
+    is_missing(object)
+        && object.failure.as_ref().is_some_and(|failure| fetch::is_refusal(&failure.error))
+}
+
+/// What is missing, when the vault refuses each of these and gives something else.
+fn refused_only(view: &View) -> Option<Vec<ObjectStatus>> {
+    let objects = view.status().objects;
+    let all = objects.len();
+    let missing: Vec<_> = objects.into_iter().filter(is_missing).collect();
+    (missing.len() < all && missing.iter().all(is_refused)).then_some(missing)
+}
+
+/// Whether one of the objects has a file, of an earlier run.
+async fn have_files(objects: Vec<ObjectStatus>, directory: &Path) -> bool {
+    let directory = directory.to_owned();
+    let found = tokio::task::spawn_blocking(move || {
+        let mut files = objects.iter().flat_map(|object| &object.files);
+        files.any(|file| directory.join(file).symlink_metadata().is_ok())
+    });
+    // Not known is a yes: that costs a pause.
+    found.await.unwrap_or(true)
+}
+
+async fn fill(view: &Arc<View>, deadline: Instant) -> Result<()> {
+    let _progress = Progress::of(view);
+    view.fill_all(deadline).await
 }
 
 fn stopped() -> Error {

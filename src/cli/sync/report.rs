@@ -22,7 +22,7 @@ pub(super) struct Report<'a> {
     added: &'a [String],
     changed: &'a [String],
     removed: &'a [String],
-    /// Objects without a file, since the vault says so. Only in the flat layout.
+    /// Objects that never had a file, since the vault says so.
     failed: Vec<Failed<'a>>,
 }
 

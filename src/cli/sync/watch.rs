@@ -109,7 +109,9 @@ impl Watch {
 
     fn tell(&self, written: &Written) -> Result<()> {
         let Watch { target, first, json, .. } = self;
-        Report::new(&target.path, &first.view, written, &[]).tell(*json)?;
+        let mut objects = first.view.status().objects;
+        objects.retain(first::is_refused);
+        Report::new(&target.path, &first.view, written, &objects).tell(*json)?;
         if let Some(on_change) = &self.on_change
             && !written.is_empty()
         {
