@@ -12,6 +12,7 @@ mod target;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
@@ -64,7 +65,7 @@ pub(super) struct Args {
     /// Longest wait until everything is fetched for the first time
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = config::duration, env = "AKVFS_FETCH_TIMEOUT")]
     fetch_timeout: Duration,
-    /// Program to run after files have changed: an absolute path, no shell; its arguments come last, after --
+    /// Program to run after files have changed, and with --watch once at the start: an absolute path, no shell; its arguments come last, after --
     #[arg(long, value_name = "PROGRAM")]
     on_change: Option<PathBuf>,
     /// Longest run of that program, which is then killed
@@ -141,17 +142,20 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if args.watch {
         let on_change = program.map(|program| OnChange::start(program, target.path.clone()));
         let (interval, json) = (args.refresh_interval, args.json);
-        let watch = Watch { target, on_change, first, interval, json };
+        let unheard = AtomicBool::new(false);
+        let watch = Watch { target, on_change, first, interval, json, unheard };
         return watch.run(written, announcements, &stop).await;
     }
     let report = Report::new(&target.path, &first.view, &written, &first.refused);
-    report.tell(args.json)?;
+    let told = report.tell(args.json);
+    // The next run would find nothing to do: whether or not this one was heard, the program is.
     let ran = match program {
         Some(program) if !written.is_empty() => program.run(&target.path, &names(&written)).await,
         _ => Ok(()),
     };
     first.refusals()?;
-    ran
+    ran?;
+    told
 }
 
 impl Args {

@@ -366,6 +366,62 @@ network_test! {
     }
 }
 
+/// A line for each run.
+const LINE: &str = r#"echo "run $(echo $AKVFS_CHANGED_FILES)" >> "$0""#;
+
+network_test! {
+    fn a_watch_runs_the_program_at_its_start_whoever_wrote_the_files() {
+        let site = Site::new();
+        let told = site.azure.path("told");
+        // As when an earlier process was killed between its write and the program's run.
+        assert_eq!(code(&site.sync(&[])), 0);
+        let told_as = told.to_str().unwrap();
+        let program = ["--on-change", "/bin/sh", "--", "-c", LINE, told_as];
+        let runs = || std::fs::read_to_string(&told).unwrap_or_default();
+        let mut watching = site.watch(&program);
+        eventually("a run", || runs() == "run one two\n");
+        watching.signal("TERM");
+        assert_eq!(watching.ended().code(), Some(0));
+        assert_eq!(runs(), "run one two\n");
+    }
+}
+
+network_test! {
+    fn a_watch_goes_on_and_runs_the_program_when_nobody_reads_its_stdout() {
+        let site = Site::new();
+        let told = site.azure.path("told");
+        let (source, dir) = (site.source(), site.dir());
+        let args = ["sync", &source, dir.to_str().unwrap(), "--watch", "--refresh-interval", "1s"];
+        let mut command = site.azure.akvfs(&args);
+        command.args(["--json", "--on-change", "/bin/sh", "--", "-c", LINE]).arg(&told);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let said = site.azure.path("said");
+        command.stdout(full).stderr(std::fs::File::create(&said).unwrap());
+        let mut watching = Watching(command.spawn().unwrap());
+        let runs = || std::fs::read_to_string(&told).unwrap_or_default();
+        eventually("the first run", || runs() == "run one two\n");
+        let mut expected = runs();
+        for name in ["two", "one"] {
+            let value = site.rotate(name);
+            expected += &format!("run {name}\n");
+            eventually("a run", || runs() == expected);
+            assert_eq!(site.read(name), Some(value));
+        }
+        watching.signal("TERM");
+        assert_eq!(watching.ended().code(), Some(0));
+        let said = std::fs::read_to_string(said).unwrap();
+        canary::record("watch-stderr", &said);
+        assert_eq!(said.matches("is not reported").count(), 1, "{said}");
+        // One that writes once fails, and the program runs all the same.
+        site.rotate("one");
+        let mut once = site.azure.akvfs(&["sync", &source, dir.to_str().unwrap(), "--json"]);
+        once.args(["--on-change", "/bin/sh", "--", "-c", LINE]).arg(&told);
+        once.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+        assert_eq!(once.status().unwrap().code(), Some(1));
+        assert_eq!(runs(), expected + "run one\n");
+    }
+}
+
 network_test! {
     fn watchers_of_a_sync_see_what_kubelet_shows_them() {
         let site = Site::new();

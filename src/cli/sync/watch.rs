@@ -1,5 +1,10 @@
 //! The process that stays: it writes each new generation, and keeps the files through everything else.
+//!
+//! The user's program hears of a change first, the log and stdout after it. At the start it runs
+//! whatever was written: an earlier process may have ended between its write and its run, or another
+//! one may have written, so what has changed since the last run is not known.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
@@ -23,6 +28,8 @@ pub(super) struct Watch {
     pub(super) first: first::Fetched,
     pub(super) interval: Duration,
     pub(super) json: bool,
+    /// Nobody reads what is said on stdout, and that is told.
+    pub(super) unheard: AtomicBool,
 }
 
 impl Watch {
@@ -32,8 +39,13 @@ impl Watch {
         mut announcements: Receiver<Announcement>,
         stop: &CancellationToken,
     ) -> Result<()> {
-        self.tell(&written)?;
         let view = &self.first.view;
+        if let Some(on_change) = &self.on_change {
+            let mut all = names(&written);
+            all.extend(view.shown().iter().map(|file| file.path().to_owned()));
+            on_change.changed(all);
+        }
+        self.report(&written);
         let mut refresher = tokio::spawn(view.clone().keep_fresh(self.interval));
         let mut behind = false;
         loop {
@@ -54,7 +66,7 @@ impl Watch {
                 else => false,
             };
             if announced.is_some() || behind || filled {
-                behind = !self.write(behind).await?;
+                behind = !self.write(behind).await;
             }
             if let Some(Announcement { shown, .. }) = announced {
                 // Whoever refreshed may have gone.
@@ -88,13 +100,18 @@ impl Watch {
     }
 
     /// Whether the directory shows what the view has now. A failure is told once.
-    async fn write(&self, failed_before: bool) -> Result<bool> {
+    async fn write(&self, failed_before: bool) -> bool {
         let problem = &self.first.problem;
         match self.target.write(&self.first.view).await {
             Ok(written) => {
                 problem.set(None);
-                self.tell(&written)?;
-                Ok(true)
+                if let Some(on_change) = &self.on_change
+                    && !written.is_empty()
+                {
+                    on_change.changed(names(&written));
+                }
+                self.report(&written);
+                true
             }
             Err(error) => {
                 let error = error.context("new versions are not written");
@@ -102,21 +119,24 @@ impl Watch {
                     tracing::error!(code = error.code().as_str(), "{error}");
                 }
                 problem.set(Some(error.to_string()));
-                Ok(false)
+                false
             }
         }
     }
 
-    fn tell(&self, written: &Written) -> Result<()> {
+    /// That nobody hears it is no reason to end.
+    fn report(&self, written: &Written) {
         let Watch { target, first, json, .. } = self;
         let mut objects = first.view.status().objects;
         objects.retain(first::is_refused);
-        Report::new(&target.path, &first.view, written, &objects).tell(*json)?;
-        if let Some(on_change) = &self.on_change
-            && !written.is_empty()
-        {
-            on_change.changed(names(written));
+        let told = Report::new(&target.path, &first.view, written, &objects).tell(*json);
+        match told {
+            Ok(()) => self.unheard.store(false, Ordering::Relaxed),
+            Err(error) if self.unheard.swap(true, Ordering::Relaxed) => drop(error),
+            Err(error) => tracing::error!(
+                code = error.code().as_str(),
+                "{error}: what is written is not reported"
+            ),
         }
-        Ok(())
     }
 }
