@@ -32,6 +32,8 @@ pub(crate) use server::{Serving, serve};
 #[cfg(not(unix))]
 pub(crate) use unavailable::{Peer, Serving, ask, ask_all, serve};
 
+use tokio::sync::{mpsc, oneshot};
+
 use crate::view::View;
 use wire::Answer;
 
@@ -46,6 +48,7 @@ pub(crate) struct Entry {
     pub(crate) identity: String,
     pub(crate) view: Arc<View>,
     pub(crate) problem: Problem,
+    pub(crate) restore: Restore,
 }
 
 /// Why what the view has is not what the directory shows: set and cleared by the delivery.
@@ -59,6 +62,30 @@ impl Problem {
 
     pub(crate) fn get(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How somebody who asks for a refresh has the delivery put its files back as they are to be. A delivery
+/// that has none does nothing.
+#[derive(Clone, Default)]
+pub(crate) struct Restore(Arc<Mutex<Option<mpsc::Sender<oneshot::Sender<()>>>>>);
+
+impl Restore {
+    /// What the delivery is asked for from now on: it answers when it is done, or drops the sender.
+    pub(crate) fn listen(&self) -> mpsc::Receiver<oneshot::Sender<()>> {
+        let (sender, receiver) = mpsc::channel(1);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    /// Returns when it is done.
+    pub(crate) async fn run(&self) {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(sender) = sender else { return };
+        let (done, wait) = oneshot::channel();
+        if sender.send(done).await.is_ok() {
+            let _ = wait.await;
+        }
     }
 }
 

@@ -132,7 +132,10 @@ async fn outcome(line: &[u8], entries: &[Entry]) -> Result<Outcome> {
             let entry = entry.ok_or_else(|| {
                 Error::new(Code::NotFound, "this process serves another directory")
             })?;
-            let done = entry.view.refresh(Instant::now() + REFRESH).await;
+            let deadline = Instant::now() + REFRESH;
+            let done = entry.view.refresh(deadline).await;
+            // What cannot be written is the entry's problem.
+            let _ = tokio::time::timeout_at(deadline.into(), entry.restore.run()).await;
             Ok(Outcome::Refreshed(RefreshReport::of(done, entry)))
         }
         _ => Err(Error::class("this process knows the requests status and refresh")),

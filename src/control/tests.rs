@@ -91,6 +91,7 @@ impl Process {
             identity: "somebody".to_owned(),
             view: view.clone(),
             problem: problem.clone(),
+            restore: Restore::default(),
         };
         let dir = tempfile::tempdir().unwrap();
         let serving = serve_in(&open(dir.path()), vec![entry]).unwrap();

@@ -509,6 +509,38 @@ network_test! {
 }
 
 network_test! {
+    fn a_watch_puts_back_what_somebody_changed_or_removed() {
+        let site = Site::new();
+        for layout in ["atomic", "flat"] {
+            let watching = site.watch(&["--layout", layout]);
+            let whole = || (site.read("one"), site.read("two"));
+            let wanted = (Some(site.one.clone()), Some(site.two.clone()));
+            eventually("files", || whole() == wanted);
+            let spoil = || {
+                std::fs::remove_file(site.file("one")).unwrap();
+                std::fs::write(site.file("two"), "changed").unwrap();
+            };
+            spoil();
+            eventually("what was there", || whole() == wanted);
+            drop(watching);
+            // Nobody looks by itself here, but when it is asked to.
+            let watching = site.watch_every("1h", &["--layout", layout]);
+            let status = || parsed(&site.akvfs(&["status", "--json"]))["served"].clone();
+            eventually("a process", || status()[0]["objects"][1]["version"].is_string());
+            spoil();
+            let dir = site.dir();
+            eventually("what was there", || {
+                let refreshed = site.akvfs(&["refresh", dir.to_str().unwrap()]);
+                assert_eq!(code(&refreshed), 0, "{}", said(&refreshed));
+                whole() == wanted
+            });
+            drop(watching);
+            std::fs::remove_dir_all(&dir).unwrap();
+        }
+    }
+}
+
+network_test! {
     fn a_watch_that_cannot_begin_ends_or_tries_again_as_it_is_told() {
         let site = Site::new();
         let control = site.azure.emulator.control();

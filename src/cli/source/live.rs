@@ -21,6 +21,7 @@ impl Opened {
             identity: self.identity.clone(),
             view: view.clone(),
             problem: control::Problem::default(),
+            restore: control::Restore::default(),
         }
     }
 

@@ -39,6 +39,7 @@ pub(super) struct Fetched {
     /// What the vault refuses, of a whole vault in the flat layout: there is no file of it.
     pub(super) refused: Vec<ObjectStatus>,
     pub(super) problem: control::Problem,
+    pub(super) restore: control::Restore,
     _control: Option<control::Serving>,
 }
 
@@ -99,9 +100,10 @@ impl Attempt<'_> {
             let limits = Limits { max_stale: self.max_stale, ..Limits::default() };
             let view = self.opened.view(Some(self.layout), limits, deadline).await?;
             let entry = self.opened.entry(Kind::Sync, directory, &view);
-            let problem = entry.problem.clone();
+            let (problem, restore) = (entry.problem.clone(), entry.restore.clone());
             let control = if self.watch { serve(entry) } else { None };
-            *fetched = Some(Fetched { view, refused: Vec::new(), problem, _control: control });
+            let refused = Vec::new();
+            *fetched = Some(Fetched { view, refused, problem, restore, _control: control });
         }
         let Some(Fetched { view, .. }) = fetched else { return Err(Error::task_failed()) };
         let mut error = match fill(view, deadline).await {

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::{mpsc::Receiver, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::on_change::OnChange;
@@ -20,6 +20,15 @@ use crate::view::{Announcement, Layout};
 
 /// What is missing later is waited for so long at a time.
 const FILL: Duration = Duration::from_secs(30);
+
+/// Why the files are looked at.
+enum Why {
+    /// The view has something new.
+    Announced(Announcement),
+    /// Somebody has asked for a refresh, and waits.
+    Asked(oneshot::Sender<()>),
+    Time,
+}
 
 /// The process that stays.
 pub(super) struct Watch {
@@ -47,30 +56,37 @@ impl Watch {
         }
         self.report(&written);
         let mut refresher = tokio::spawn(view.clone().keep_fresh(self.interval));
+        let mut restores = self.first.restore.listen();
         let mut behind = false;
         loop {
-            let announced = tokio::select! {
-                Some(announced) = announcements.recv() => Some(announced),
+            let why = tokio::select! {
+                Some(announced) = announcements.recv() => Why::Announced(announced),
+                Some(done) = restores.recv() => Why::Asked(done),
                 // It looks for ever.
                 _ = &mut refresher => return Err(Error::task_failed()),
-                () = tokio::time::sleep(self.interval) => None,
+                () = tokio::time::sleep(self.interval) => Why::Time,
                 () = stop.cancelled() => break,
             };
             // What could not be fetched or written before is tried again now and then. In an atomic
             // generation that is the last version of a history that has grown: it comes along. In a
             // flat directory nobody waits for another's file.
-            let fills = announced.is_none() || self.target.layout() == Layout::Atomic;
-            let filled = tokio::select! {
-                filled = self.fill(), if fills => filled,
-                () = stop.cancelled(), if fills => break,
-                else => false,
+            let fills = match &why {
+                Why::Announced(_) => self.target.layout() == Layout::Atomic,
+                Why::Asked(_) => false,
+                Why::Time => true,
             };
-            if announced.is_some() || behind || filled {
-                behind = !self.write(behind).await;
+            tokio::select! {
+                () = self.fill(), if fills => {}
+                () = stop.cancelled(), if fills => break,
+                else => {}
             }
-            if let Some(Announcement { shown, .. }) = announced {
+            // Nothing is written when nothing differs; what somebody else has changed or removed does.
+            behind = !self.write(behind, matches!(why, Why::Announced(_))).await;
+            match why {
                 // Whoever refreshed may have gone.
-                let _ = shown.send(());
+                Why::Announced(Announcement { shown, .. }) => drop(shown.send(())),
+                Why::Asked(done) => drop(done.send(())),
+                Why::Time => {}
             }
         }
         refresher.abort();
@@ -81,26 +97,17 @@ impl Watch {
         Ok(())
     }
 
-    fn missing(&self) -> usize {
-        let objects = self.first.view.status().objects;
-        objects.iter().filter(|object| first::is_missing(object)).count()
-    }
-
     /// Fetches what has no value: of a vault what was refused at the start, and what a history got.
-    /// Says whether that brought something.
-    async fn fill(&self) -> bool {
-        let before = self.missing();
-        if before == 0 {
-            return false;
+    async fn fill(&self) {
+        if self.first.view.status().objects.iter().any(first::is_missing) {
+            // The status says of each why it is missing, and so did the log.
+            let _ = self.first.view.fill_all(Instant::now() + FILL).await;
         }
-        // The status says of each why it is missing, and so did the log.
-        let deadline = Instant::now() + FILL;
-        let _ = self.first.view.fill_all(deadline).await;
-        self.missing() < before
     }
 
-    /// Whether the directory shows what the view has now. A failure is told once.
-    async fn write(&self, failed_before: bool) -> bool {
+    /// Whether the directory shows what the view has now. A failure is told once, and that nothing had
+    /// to be written when something is new.
+    async fn write(&self, failed_before: bool, new: bool) -> bool {
         let problem = &self.first.problem;
         match self.target.write(&self.first.view).await {
             Ok(written) => {
@@ -110,7 +117,9 @@ impl Watch {
                 {
                     on_change.changed(names(&written));
                 }
-                self.report(&written);
+                if new || !written.is_empty() {
+                    self.report(&written);
+                }
                 true
             }
             Err(error) => {
