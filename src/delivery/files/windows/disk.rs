@@ -1,7 +1,8 @@
 //! The real file system: Win32 calls on one directory, and the checks before it is written.
 //!
 //! The directory and everything above it must be what it seems: a reparse point among them is refused. A
-//! user's directory must not let others write; kubelet's, for a pod, is left as it is.
+//! user's directory must not be another's or let others write, and nobody else may be able to put another one
+//! in its place; kubelet's, for a pod, is left as it is.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -56,33 +57,39 @@ pub(super) fn open(directory: &Path, place: Place) -> Result<Folder> {
             return Err(Error::new(Code::PlaceRefused, text).fix("give the directory's own path"));
         }
     }
-    match kind(&path)? {
-        Some((attributes::Kind::Folder, _)) => {}
+    let is_there = match kind(&path)? {
+        Some((attributes::Kind::Folder, _)) => true,
         Some(_) => {
             let text = format!("{} is a link, a junction or no directory", shown(directory));
             return Err(Error::new(Code::PlaceRefused, text).fix("give the directory itself"));
         }
-        None if place == Place::Directory => {
-            security::create_folder(&path, &sddl::private_folder())
-                .map_err(|error| failed("make", error))?;
-        }
+        None if place == Place::Directory => false,
         None => return Err(failed("find", io::ErrorKind::NotFound.into())),
-    }
-    if !security::has_lists(&path).map_err(|error| failed("look at", error))? {
+    };
+    let there = if is_there { &path } else { path.parent().unwrap_or(&path) };
+    if !security::has_lists(there).map_err(|error| failed("look at", error))? {
         let text = format!("{} is on a file system without access lists", shown(directory));
         return Err(Error::new(Code::PlaceRefused, text).fix("give a directory on NTFS"));
     }
     let access = match place {
         Place::CsiTarget => Access::Directory,
         Place::Directory => {
-            let list = security::list(&path).map_err(|e| failed("read the access list of", e))?;
             let ours = security::ourselves().map_err(|e| failed("ask for our account for", e))?;
+            for above in path.ancestors().skip(1) {
+                cannot_be_replaced(above, &ours)?;
+            }
+            if !is_there {
+                security::create_folder(&path, &sddl::private_folder())
+                    .map_err(|error| failed("make", error))?;
+            }
+            let list = security::list(&path).map_err(|e| failed("read the access list of", e))?;
             let judgement = sddl::judge(&list, Some(&ours));
             if let Some(account) = judgement.writer {
                 let name = shown(directory);
                 let text = format!("{name} may be written by others ({account})");
                 return Err(Error::new(Code::PlaceRefused, text).fix(format!(
-                    "let akvfs make it, or: icacls \"{name}\" /inheritance:r /grant:r \
+                    "let akvfs make it, or: icacls \"{name}\" /setowner Administrators, and then: \
+                     icacls \"{name}\" /inheritance:r /grant:r \
                      SYSTEM:(OI)(CI)F Administrators:(OI)(CI)F READER:(OI)(CI)R"
                 )));
             }
@@ -90,6 +97,23 @@ pub(super) fn open(directory: &Path, place: Place) -> Result<Folder> {
         }
     };
     Ok(Folder { path, access, lock: None })
+}
+
+/// Refuses a directory below a folder that lets others replace it.
+fn cannot_be_replaced(above: &Path, ours: &str) -> Result<()> {
+    let shown = printable(&above.to_string_lossy().replace(r"\\?\", ""), 512);
+    let list = security::list(above).map_err(|error| {
+        Error::new(Code::Local, format!("cannot read the access list of {shown}: {error}"))
+    })?;
+    match sddl::replacer(&list, Some(ours), above.file_name().is_none()) {
+        None => Ok(()),
+        Some(account) => {
+            let text = format!("{shown} lets others ({account}) replace what is in it");
+            Err(Error::new(Code::PlaceRefused, text).fix(format!(
+                r"give a directory in C:\ProgramData, or let only Administrators change {shown}"
+            )))
+        }
+    }
 }
 
 /// The form of an absolute path that Windows takes as it is; `None` for a device or the like.

@@ -123,4 +123,7 @@ fn who_may_read_follows_from_the_directory() {
     security::protect(&open, "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;FA;;;WD)").unwrap();
     let error = Writer::open(&open, USERS).unwrap_err();
     assert!(error.message().contains("may be written by others"), "{error}");
+    let error = Writer::open(&open.join("below"), USERS).unwrap_err();
+    assert!(error.message().contains("replace what is in it"), "{error}");
+    assert!(!open.join("below").exists());
 }
