@@ -90,4 +90,25 @@ impl Written {
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
     }
+
+    /// Tells also what an earlier write did that failed before it could tell. A file that both name is told
+    /// as the later one has it, unless it was not there before both.
+    fn also(&mut self, earlier: Self) {
+        for path in earlier.added {
+            self.changed.retain(|changed| *changed != path);
+            if !self.added.contains(&path) && !self.removed.contains(&path) {
+                self.added.push(path);
+            }
+        }
+        for path in earlier.changed {
+            if ![&self.added, &self.changed, &self.removed].iter().any(|all| all.contains(&path)) {
+                self.changed.push(path);
+            }
+        }
+        for path in earlier.removed {
+            if ![&self.added, &self.changed, &self.removed].iter().any(|all| all.contains(&path)) {
+                self.removed.push(path);
+            }
+        }
+    }
 }

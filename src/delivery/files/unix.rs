@@ -31,6 +31,8 @@ pub struct Writer {
     options: Options,
     /// Whether a write has begun that has not ended: its failure has to be undone before anything else.
     unsettled: bool,
+    /// What failed writes of the flat layout have done, and nobody was told.
+    untold: Written,
     warning: Option<String>,
 }
 
@@ -55,7 +57,8 @@ impl Writer {
         if let Some(warning) = &warning {
             tracing::warn!("{warning}");
         }
-        let mut writer = Self { directory, own, ledger, options, unsettled: true, warning };
+        let untold = Written::default();
+        let mut writer = Self { directory, own, ledger, options, unsettled: true, untold, warning };
         writer.settle()?;
         Ok(writer)
     }
@@ -84,7 +87,8 @@ impl Writer {
     ///
     /// # Errors
     /// As [`Writer::open`]. Something foreign in the way is found before anything is written. After any
-    /// other error the atomic layout shows the old files or the new ones; the flat one may show both.
+    /// other error the atomic layout shows the old files or the new ones; the flat one may show both, and
+    /// the next write that succeeds tells what was changed by both.
     pub fn write(&mut self, files: &[File<'_>]) -> Result<Written> {
         let set = set::checked(files)?;
         self.directory.still_named()?;
@@ -138,6 +142,7 @@ impl Writer {
             ledger: &mut self.ledger,
             owner: self.options.owner,
             begun: &mut self.unsettled,
+            untold: &mut self.untold,
         }
     }
 }

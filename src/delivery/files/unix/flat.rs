@@ -30,6 +30,8 @@ pub(super) struct Flat<'a> {
     pub(super) owner: Option<Owner>,
     /// Set before anything is changed.
     pub(super) begun: &'a mut bool,
+    /// What failed writes have done: the next one that succeeds tells it.
+    pub(super) untold: &'a mut Written,
 }
 
 /// What a write has to do.
@@ -95,23 +97,17 @@ impl Flat<'_> {
     pub(super) fn write(&mut self, set: &Set<'_>) -> Result<Written> {
         let held = self.held();
         let work = self.survey(&held, set)?;
-        let owned = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-        let written = Written {
-            added: owned(&work.adding),
-            changed: owned(&work.changing),
-            removed: work.removing.keys().cloned().collect(),
-        };
         let mut next = held;
         // What somebody removed or replaced is not ours any more.
         next.files
             .retain(|path| set.contains_key(path.as_str()) || work.removing.contains_key(path));
-        if written.is_empty() {
+        if work.is_empty() {
             if next != self.held() {
                 *self.begun = true;
                 self.store(next)?;
                 self.settle()?;
             }
-            return Ok(written);
+            return Ok(std::mem::take(self.untold));
         }
         *self.begun = true;
         let staged = self.stage(set, &work)?;
@@ -125,13 +121,34 @@ impl Flat<'_> {
         next.folders.extend(work.making.iter().map(|path| (*path).to_owned()));
         self.store(next.clone())?;
 
+        let mut written = Written::default();
+        let done = self.carry_out(set, &work, &next, &mut written).and_then(|()| self.settle());
+        written.also(std::mem::take(self.untold));
+        written.removed.sort();
+        match done {
+            Ok(()) => Ok(written),
+            Err(error) => {
+                *self.untold = written;
+                Err(error)
+            }
+        }
+    }
+
+    /// Does the work that is staged and stored.
+    fn carry_out(
+        &self,
+        set: &Set<'_>,
+        work: &Work<'_>,
+        next: &ledger::Flat,
+        written: &mut Written,
+    ) -> Result<()> {
         let needed = folders(set.keys().copied());
         let (first, last): (Vec<&str>, Vec<&str>) =
             work.removing.keys().map(String::as_str).partition(|path| {
                 needed.contains(path) || parents(path).any(|folder| set.contains_key(folder))
             });
         let mut touched = BTreeSet::new();
-        self.remove_files(&first, &mut touched)?;
+        self.remove_files(&first, &mut touched, written)?;
         self.remove_emptied(&next.folders, |folder| needed.contains(folder))?;
         for path in &work.making {
             let (parent, name) = split(path);
@@ -140,11 +157,9 @@ impl Flat<'_> {
                 .map_err(|error| self.directory.failed_at("make", path, error))?;
             touched.insert(parent.to_owned());
         }
-        self.show(&work, &mut touched)?;
-        self.remove_files(&last, &mut touched)?;
-        self.flush(&touched)?;
-        self.settle()?;
-        Ok(written)
+        self.show(work, &mut touched, written)?;
+        self.remove_files(&last, &mut touched, written)?;
+        self.flush(&touched)
     }
 
     /// Compares the directory with the set, and refuses what is in the way. Nothing is changed.
@@ -251,7 +266,12 @@ impl Flat<'_> {
     }
 
     /// Moves the staged files to their places.
-    fn show(&self, work: &Work<'_>, touched: &mut BTreeSet<String>) -> Result<()> {
+    fn show(
+        &self,
+        work: &Work<'_>,
+        touched: &mut BTreeSet<String>,
+        written: &mut Written,
+    ) -> Result<()> {
         let mut opened = Folders::below(self.directory);
         for (index, path) in work.files().enumerate() {
             let from = staged_name(index);
@@ -267,19 +287,28 @@ impl Flat<'_> {
                 Errno::EXIST | Errno::ISDIR => self.directory.in_the_way(path),
                 error => self.directory.failed_at("replace", path, error),
             })?;
+            let is_new = index < work.adding.len();
+            let told = if is_new { &mut written.added } else { &mut written.changed };
+            told.push(path.to_owned());
             touched.insert(split(path).0.to_owned());
         }
         Ok(())
     }
 
     /// Removes files of ours.
-    fn remove_files(&self, paths: &[&str], touched: &mut BTreeSet<String>) -> Result<()> {
+    fn remove_files(
+        &self,
+        paths: &[&str],
+        touched: &mut BTreeSet<String>,
+        written: &mut Written,
+    ) -> Result<()> {
         let mut opened = Folders::below(self.directory);
         for path in paths {
             opened
                 .of(path)
                 .and_then(|(at, name)| remove(at, name, AtFlags::empty()))
                 .map_err(|error| self.directory.failed_at("remove", path, error))?;
+            written.removed.push((*path).to_owned());
             touched.insert(split(path).0.to_owned());
         }
         Ok(())
@@ -334,6 +363,10 @@ impl Flat<'_> {
 }
 
 impl<'s> Work<'s> {
+    fn is_empty(&self) -> bool {
+        self.adding.is_empty() && self.changing.is_empty() && self.removing.is_empty()
+    }
+
     /// What is written, in the order of the staged files.
     fn files(&self) -> impl Iterator<Item = &'s str> {
         self.adding.iter().chain(&self.changing).copied()

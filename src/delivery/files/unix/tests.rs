@@ -273,3 +273,20 @@ fn after_a_crash_a_file_with_the_inode_of_ours_is_not_ours() {
         assert_eq!(gone.exists(), left);
     }
 }
+
+/// A file that cannot be replaced ends a flat write; those before it are changed already.
+#[test]
+fn what_a_failed_write_has_changed_is_told_by_the_next_one() {
+    let dir = directory();
+    let mut writer = Writer::open(dir.path(), options(Layout::Flat)).unwrap();
+    writer.write(&files(&[("a", "1"), ("b", "1"), ("gone", "1")])).unwrap();
+    // As a write leaves it that has failed after "a", "new" and "gone".
+    writer.untold = written(&["new"], &["a"], &["gone"]);
+    let next = writer.write(&files(&[("a", "2"), ("b", "2"), ("gone", "1")])).unwrap();
+    assert_eq!(next, written(&["new"], &["a", "b"], &["gone"]));
+    assert!(writer.write(&files(&[("a", "2"), ("b", "2"), ("gone", "1")])).unwrap().is_empty());
+    // One that finds nothing to do tells it too.
+    writer.untold = written(&[], &["a"], &[]);
+    let next = writer.write(&files(&[("a", "2"), ("b", "2"), ("gone", "1")])).unwrap();
+    assert_eq!(next, written(&[], &["a"], &[]));
+}

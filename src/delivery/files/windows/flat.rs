@@ -38,6 +38,8 @@ pub(super) struct Flat<D> {
     /// The directory, for messages.
     shown: String,
     ledger: Ledger,
+    /// What failed writes have done: the next one that succeeds tells it.
+    untold: Written,
 }
 
 /// What went wrong with single files. The first one is told.
@@ -51,7 +53,7 @@ struct Failures {
 impl<D: Disk> Flat<D> {
     /// Takes the directory, and removes what a crash has left.
     pub(super) fn open(disk: D, place: Place, shown: String) -> Result<Self> {
-        let mut flat = Self { disk, shown, ledger: Ledger::default() };
+        let mut flat = Self { disk, shown, ledger: Ledger::default(), untold: Written::default() };
         let names = flat.disk.names("").map_err(|error| flat.failed("list", "", &error))?;
         match flat.look(OWN)? {
             Some(Kind::Folder) => {}
@@ -79,22 +81,30 @@ impl<D: Disk> Flat<D> {
         Ok(flat)
     }
 
-    /// Makes the directory hold exactly these files.
+    /// Makes the directory hold exactly these files. What it says includes what was done by writes before it
+    /// that failed.
     pub(super) fn write(&mut self, files: &[File<'_>]) -> Result<Written> {
         let set = wanted(files)?;
         let work = self.survey(&set)?;
         if work.is_empty() {
-            return Ok(Written::default());
+            return Ok(std::mem::take(&mut self.untold));
         }
+        let mut written = Written::default();
         let done = self.stage(&work).and_then(|()| {
             self.announce(&work)?;
-            self.carry_out(&set, &work)
+            self.carry_out(&set, &work, &mut written)
         });
         // Whatever has happened, the ledger says what is there, and nothing staged stays.
         let settled = self.settle();
         let cleaned = self.clean();
-        let written = done?;
-        settled.and(cleaned).map(|()| written)
+        written.also(std::mem::take(&mut self.untold));
+        match done.and(settled).and(cleaned) {
+            Ok(()) => Ok(written),
+            Err(error) => {
+                self.untold = written;
+                Err(error)
+            }
+        }
     }
 
     /// Writes the new contents where nobody looks.
@@ -123,12 +133,11 @@ impl<D: Disk> Flat<D> {
         self.store()
     }
 
-    fn carry_out(&self, set: &Set<'_>, work: &Work<'_>) -> Result<Written> {
+    fn carry_out(&self, set: &Set<'_>, work: &Work<'_>, written: &mut Written) -> Result<()> {
         let mut failures = Failures::default();
-        let mut written = Written::default();
         let (first, last): (Vec<_>, Vec<_>) =
             work.removing.keys().partition(|path| in_the_way_of(path, set));
-        self.remove(&first, &mut failures, &mut written);
+        self.remove(&first, &mut failures, written);
         let stands_for_a_file = |folder: &&String| {
             let folder = id(folder);
             set.contains_key(&folder) || parents(&folder).any(|above| set.contains_key(above))
@@ -156,9 +165,9 @@ impl<D: Disk> Flat<D> {
                 Err(error) => failures.note(&file.path, error),
             }
         }
-        self.remove(&last, &mut failures, &mut written);
+        self.remove(&last, &mut failures, written);
         match failures.first {
-            None => Ok(written),
+            None => Ok(()),
             Some((path, error)) => Err(self.not_written(&path, &error, failures.more)),
         }
     }

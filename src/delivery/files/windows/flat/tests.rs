@@ -357,7 +357,16 @@ fn a_file_in_use_is_waited_for_and_then_told_of() {
     let error = write(&mut flat, &[("b", "3"), ("d", "3")]).unwrap_err();
     assert!(error.message().starts_with(r"C:\secrets\a is in use"), "{error}");
     memory.busy("a", 0);
-    assert_eq!(write(&mut flat, &[("b", "3"), ("d", "3")]).unwrap().removed, ["a"]);
+    // What the writes that failed have done is told with it.
+    assert_eq!(
+        write(&mut flat, &[("b", "3"), ("d", "3")]).unwrap(),
+        Written {
+            added: vec!["d".to_owned()],
+            changed: vec!["b".to_owned()],
+            removed: vec!["a".to_owned(), "c".to_owned()]
+        }
+    );
+    assert_eq!(write(&mut flat, &[("b", "3"), ("d", "3")]).unwrap(), Written::default());
     // Not one but two, and the write's patience is one.
     memory.busy("b", usize::MAX);
     memory.busy("d", usize::MAX);
