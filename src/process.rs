@@ -58,8 +58,8 @@ pub(crate) fn stranger(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A child and its own children: a script that starts other programs. All of them are killed when nobody
-/// waits for the child any more.
+/// A child and its own children: a script that starts other programs. On Unix all of them are killed when
+/// nobody waits for the child any more; on Windows only the child is.
 pub(crate) struct Group(pub(crate) tokio::process::Child);
 
 /// Starts a command as a [`Group`].
