@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
 
-use super::View;
 use super::plan::NodeKind;
 use super::slot::Files;
+use super::{Slot, View, late};
 use crate::error::Result;
 use crate::secret::Secret;
 
@@ -39,18 +39,48 @@ impl ShownFile {
     }
 }
 
+fn is_missing(slot: &Slot) -> bool {
+    slot.exists() && slot.content().is_none()
+}
+
 impl View {
-    /// Fills every object that there is, as many at a time as the limits allow.
+    /// Fills every object that there is, as many at a time as the limits allow: what the current
+    /// generation has when this returns, if a refresh publishes one in between.
     ///
     /// # Errors
     /// When not all are filled by `deadline`: why the first of them is not, in the plan's order, and how
     /// many more there are. [`View::status`] has the failure of each; what was filled stays filled, and
     /// the next call tries only the others again.
     pub async fn fill_all(self: &Arc<Self>, deadline: Instant) -> Result<()> {
-        let slots = self.generations().current.slots.clone();
-        let missing = slots.into_iter().filter(|slot| slot.exists() && slot.content().is_none());
-        let mut fills = stream::iter(missing.collect::<Vec<_>>())
-            .map(|slot| async move { self.fill(&slot, deadline).await })
+        loop {
+            let tried = self.generations().current.clone();
+            let missing = tried.slots.iter().filter(|slot| is_missing(slot));
+            let missing: Vec<usize> = missing.map(|slot| slot.object).collect();
+            let filled = self.fill_these(missing, deadline).await;
+            let current = self.generations().current.clone();
+            // What was filled of a generation that was replaced meanwhile may be empty in the next.
+            let Some(slot) = current.slots.iter().find(|slot| is_missing(slot)) else {
+                return Ok(());
+            };
+            if current.birth != tried.birth && Instant::now() < deadline {
+                continue;
+            }
+            filled?;
+            let planned = self.plan.objects.get(slot.object);
+            return Err(late(planned, "not fetched before the deadline"));
+        }
+    }
+
+    /// Fills these objects, each as it is when its turn comes.
+    async fn fill_these(self: &Arc<Self>, objects: Vec<usize>, deadline: Instant) -> Result<()> {
+        let mut fills = stream::iter(objects)
+            .map(|object| async move {
+                let slot = self.generations().current.slots.get(object).cloned();
+                match slot.filter(|slot| is_missing(slot)) {
+                    Some(slot) => self.fill(&slot, deadline).await,
+                    None => Ok(()),
+                }
+            })
             .buffered(self.limits.fetches.max(1));
         let (mut first, mut others) = (None, 0);
         while let Some(filled) = fills.next().await {

@@ -83,3 +83,21 @@ async fn a_history_that_is_shorter_than_wanted_is_filled_all_the_same() {
     view.fill_all(soon()).await.unwrap();
     assert_eq!(shown(&view), pairs(&[("h/0", "h 7")]));
 }
+
+#[tokio::test]
+async fn a_refresh_in_between_leaves_nothing_unfilled() {
+    let (fake, view) = view(Layout::Atomic);
+    read(&view, "a").await.unwrap();
+    fake.set("a", Answer::Value(2));
+    let gate = fake.gate("b");
+    let filling = tokio::spawn({
+        let view = view.clone();
+        async move { view.fill_all(soon()).await }
+    });
+    gate.asked().await;
+    // The generation that the fill began with is not the current one any more.
+    assert_eq!(view.refresh(soon()).await.changed, ["a"]);
+    gate.open();
+    filling.await.unwrap().unwrap();
+    assert_eq!(shown(&view), pairs(&[("a", "a 2"), ("b", "b 1"), ("c", "c 1")]));
+}
