@@ -142,3 +142,16 @@ fn a_view_shows_what_the_model_says() {
     });
     ran.unwrap_or_else(|error| panic!("{error}"));
 }
+
+/// Found by chance: a history that went and came back between two looks of the model.
+#[tokio::test]
+async fn a_history_goes_and_comes_back_at_once() {
+    let mut world = World::new(Layout::Flat, Objects::History).await;
+    let before = [Op::Rotate(2), Op::Refresh, Op::Slow(2), Op::Rotate(2), Op::Refresh];
+    let opens = [Op::Deliver(0), Op::OpenOld(10), Op::Open(2), Op::Hours(25), Op::Deliver(1)];
+    let fails = [Op::Refresh, Op::Deliver(0), Op::Fail(2, Failure::Throttled), Op::Refresh];
+    for op in before.iter().chain(&opens).chain(&fails).chain(&[Op::Deliver(0)]) {
+        world.does(op).await;
+    }
+    world.ends().await;
+}

@@ -104,6 +104,8 @@ impl History {
             }
             let version = version_of("h", false, text.as_bytes());
             node.dead |= gone || forgotten(version);
+            // Went, and came back with the next refresh before anybody looked.
+            node.perhaps_dead |= may_go && !last;
         }
         if last && left {
             self.gone = false;

@@ -45,6 +45,8 @@ pub(super) struct Node {
     pub(super) text: Option<String>,
     /// Must not be read any more.
     pub(super) dead: bool,
+    /// May have been taken away by a refresh that another one has followed at once.
+    pub(super) perhaps_dead: bool,
     handles: usize,
 }
 
@@ -525,7 +527,8 @@ impl World {
                     true
                 }
                 Err(NotServed::Refused(_)) => {
-                    assert!(node.dead || node.text.is_none(), "{id:?} was not taken away: {new:?}");
+                    let why = node.dead || node.perhaps_dead || node.text.is_none();
+                    assert!(why, "{id:?} was not taken away: {new:?}");
                     node.dead = true;
                     true
                 }
@@ -580,7 +583,7 @@ impl World {
 
 impl Node {
     fn of(unit: usize) -> Self {
-        Self { unit, text: None, dead: false, handles: 0 }
+        Self { unit, text: None, dead: false, perhaps_dead: false, handles: 0 }
     }
 }
 
