@@ -15,6 +15,9 @@ use crate::class::MountMode;
 pub(crate) use crate::class::duration::parse as duration;
 use crate::telemetry::Format;
 
+/// Longest time that an option of a command may have: longer ones are a mistake, and overflow sums.
+pub(crate) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Serve the Secrets Store CSI Driver
 #[derive(Args, Clone, Debug)]
 pub struct ProviderArgs {

@@ -46,6 +46,8 @@ pub mod http;
 pub mod identity;
 mod jitter;
 pub mod patience;
+#[cfg(unix)]
+mod peer;
 pub mod policy;
 pub mod process;
 pub mod render;

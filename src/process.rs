@@ -6,6 +6,8 @@ use std::process::Command;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::error::{Code, Error, Result};
+
 /// No core dumps, and no reading of this process's memory by its own user.
 pub(crate) fn harden() {
     imp::harden();
@@ -88,9 +90,9 @@ impl Drop for Group {
 ///
 /// # Errors
 /// When the handlers cannot be installed.
-pub(crate) fn stop_token() -> std::io::Result<CancellationToken> {
+pub(crate) fn stop_token() -> Result<CancellationToken> {
     let token = CancellationToken::new();
-    imp::on_stop(token.clone())?;
+    imp::on_stop(token.clone()).map_err(|error| unhandled(&error))?;
     Ok(token)
 }
 
@@ -98,8 +100,13 @@ pub(crate) fn stop_token() -> std::io::Result<CancellationToken> {
 ///
 /// # Errors
 /// When the handlers cannot be installed.
-pub(crate) fn on_user_signals(adjust: fn(bool)) -> std::io::Result<()> {
-    imp::on_user_signals(adjust)
+pub(crate) fn on_user_signals(adjust: fn(bool)) -> Result<()> {
+    imp::on_user_signals(adjust).map_err(|error| unhandled(&error))
+}
+
+/// The error of a signal whose handler cannot be installed.
+pub(crate) fn unhandled(error: &std::io::Error) -> Error {
+    Error::new(Code::Local, format!("signals cannot be handled: {}", error.kind()))
 }
 
 #[cfg(unix)]

@@ -71,9 +71,7 @@ fn fetch(emulator: &Emulator) -> Result<Fetch> {
 const ROTATED: &str = "db-password";
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let stop = process::stop_token().map_err(|error| {
-        Error::new(Code::Local, format!("signals cannot be handled: {}", error.kind()))
-    })?;
+    let stop = process::stop_token()?;
     let emulator = Emulator::start(Config { seed: Seed::default_seed()?, ..Config::default() });
     let emulator = emulator.await?;
     // Removed with everything in it when the tour ends, by whatever way.

@@ -54,9 +54,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         names: Names::Localhost,
         ..Config::default()
     };
-    let stop = process::stop_token().map_err(|error| {
-        Error::new(Code::Local, format!("signals cannot be handled: {}", error.kind()))
-    })?;
+    let stop = process::stop_token()?;
     let emulator = Emulator::start(config).await?;
     let out = match &args.out {
         Some(dir) => Some(write_files(dir, &emulator)?),

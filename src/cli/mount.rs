@@ -10,26 +10,23 @@ use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::control::wire::Kind;
 use crate::delivery::fuse::{self, Mounted};
 use crate::error::{Code, Error, Result};
 use crate::fetch::Ages;
-use crate::view::{Limits, View};
-use crate::{config, control, process};
+use crate::view::Limits;
+use crate::{config, process};
 
-use super::note;
-use super::source::{Opened, SourceArgs};
+use super::source::{Opened, SourceArgs, serve_status};
 
 /// Listing a vault at mount may take this long.
 const LIST_LIMIT: Duration = Duration::from_secs(60);
-/// Longer times are a mistake, and overflow sums.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// What the child writes when it has mounted.
 const READY: &[u8] = b"ready\n";
 
@@ -60,7 +57,7 @@ pub(super) fn run(args: Args, runtime: fn() -> Result<Runtime>) -> Result<()> {
         return Err(Error::class("--refresh-interval or --open-timeout is too short")
             .fix("refresh at most once a second, and give opens some time"));
     }
-    if args.refresh_interval.max(args.open_timeout) > LONGEST {
+    if args.refresh_interval.max(args.open_timeout) > config::LONGEST {
         return Err(Error::class("--refresh-interval or --open-timeout is longer than a year"));
     }
     if !args.foreground && !args.report_ready {
@@ -79,10 +76,10 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
         // A terminal that closes, or its Ctrl-C, is not meant for us. Fails for a group leader only.
         let _ = rustix::process::setsid();
     }
-    let signals = |error| local("signals cannot be handled", &error);
-    let stop = process::stop_token().map_err(signals)?;
+    let stop = process::stop_token()?;
     // A terminal that is closed ends a foreground mount: killed, it would leave a dead one.
-    let mut hangup = signal(SignalKind::hangup()).map_err(signals)?;
+    let hangup = signal(SignalKind::hangup());
+    let mut hangup = hangup.map_err(|error| process::unhandled(&error))?;
     let hung_up = stop.clone();
     tokio::spawn(async move {
         hangup.recv().await;
@@ -100,7 +97,7 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
     };
     let options = fuse::Options { open_timeout: args.open_timeout, ..fuse::Options::default() };
     let mounted = fuse::mount(view.clone(), &args.dir, options).await?;
-    let _control = register(&opened, &view, &mounted);
+    let _control = serve_status(opened.entry(Kind::Mount, mounted.dir(), &view));
     // All is read by now, and the caller goes on as soon as it is told.
     drop(inherited);
     if let Err(error) = ready(&args, &opened, &mounted) {
@@ -114,14 +111,6 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
     };
     refresher.abort();
     result
-}
-
-/// For `akvfs status` and `akvfs refresh`. A mount works without them.
-fn register(opened: &Opened, view: &Arc<View>, mounted: &Mounted) -> Option<control::Serving> {
-    let entry = opened.entry(control::wire::Kind::Mount, mounted.dir(), view);
-    control::serve(vec![entry])
-        .inspect_err(|error| note(&format!("note: akvfs status will not show this: {error}")))
-        .ok()
 }
 
 /// Tells whoever waits that the tree is there.

@@ -1,14 +1,11 @@
 //! `akvfs provider`: the CSI provider.
 
 use crate::config::ProviderArgs;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::{app, process, telemetry};
 
 pub(super) async fn run(args: ProviderArgs) -> Result<()> {
-    let failed = |error: std::io::Error| {
-        Error::new(Code::Local, format!("signals cannot be handled: {}", error.kind()))
-    };
-    let stop = process::stop_token().map_err(failed)?;
-    process::on_user_signals(telemetry::adjust).map_err(failed)?;
+    let stop = process::stop_token()?;
+    process::on_user_signals(telemetry::adjust)?;
     app::provider(args, stop).await
 }

@@ -18,6 +18,7 @@ use crate::render;
 use crate::vault::VaultRef;
 
 use identity::{Identity, describe};
+pub(crate) use live::serve_status;
 
 /// Largest manifest that is read.
 const MAX_MANIFEST: u64 = 1024 * 1024;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 
 use crate::delivery::files::{self, Place, Written};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::fetch::Ages;
 use crate::view::Layout;
 use crate::{config, process};
@@ -29,9 +29,6 @@ use on_change::{OnChange, Program};
 use report::Report;
 use target::Target;
 use watch::Watch;
-
-/// Longer times are a mistake, and overflow sums.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Write a source as plain files, once or for ever
 ///
@@ -109,9 +106,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         Some(path) => Some(Program::new(path, &args.on_change_args, args.on_change_timeout)?),
         None => None,
     };
-    let stop = process::stop_token().map_err(|error| {
-        Error::new(Code::Local, format!("signals cannot be handled: {}", error.kind()))
-    })?;
+    let stop = process::stop_token()?;
     // Who looks for new versions here is one view: it wants the vault's answer, whoever asked before.
     let ages = Ages { refresh: Duration::ZERO, max_stale: args.max_stale, ..Ages::default() };
     let opened = args.source.open(ages).await?;
@@ -169,7 +164,7 @@ impl Args {
         }
         let all =
             [self.refresh_interval, self.fetch_timeout, self.max_stale, self.on_change_timeout];
-        if all.iter().any(|time| *time > LONGEST) {
+        if all.iter().any(|time| *time > config::LONGEST) {
             return Err(Error::class("a duration is longer than a year"));
         }
         Ok(())

@@ -15,6 +15,7 @@ use super::directory::{self, Directory};
 use super::wire::{Answer, Outcome, PROTOCOL, Problem, RefreshReport, Request, Served};
 use super::{Entry, client};
 use crate::error::{Code, Error, Result, printable};
+use crate::peer::is_welcome;
 
 const MAX_REQUEST: u64 = 64 * 1024;
 const MAX_CONNECTIONS: usize = 16;
@@ -74,7 +75,7 @@ async fn accept(listener: UnixListener, entries: Arc<[Entry]>) {
         // Whoever comes when all are taken waits in the kernel's queue.
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) if welcome(&stream) => {
+            Ok((stream, _)) if is_welcome(&stream, "a control connection") => {
                 let entries = entries.clone();
                 tokio::spawn(async move {
                     let _place = place;
@@ -89,17 +90,6 @@ async fn accept(listener: UnixListener, entries: Arc<[Entry]>) {
             }
         }
     }
-}
-
-/// Root, or the user we run as.
-fn welcome(stream: &UnixStream) -> bool {
-    let ours = rustix::process::geteuid().as_raw();
-    let peer = stream.peer_cred().map(|peer| peer.uid());
-    let welcome = peer.as_ref().is_ok_and(|uid| *uid == 0 || *uid == ours);
-    if !welcome {
-        tracing::warn!(uid = peer.ok(), "refused a control connection of another user");
-    }
-    welcome
 }
 
 async fn converse(mut stream: UnixStream, entries: &[Entry]) -> io::Result<()> {

@@ -88,8 +88,7 @@ pub(super) async fn write(
         return Err(late());
     }
     let work = tokio::task::spawn_blocking(move || {
-        let layout = if cfg!(windows) { Layout::Flat } else { Layout::Atomic };
-        let options = Options { layout, place: Place::CsiTarget, owner: None };
+        let options = Options { layout: Layout::of_class(), place: Place::CsiTarget, owner: None };
         let mut writer = Writer::open(&target.path, options)?;
         let files = delivered.iter().flat_map(|one| one.files.iter().map(move |file| (one, file)));
         let files: Vec<File<'_>> = files

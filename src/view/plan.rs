@@ -33,6 +33,13 @@ pub enum Layout {
     Flat,
 }
 
+impl Layout {
+    /// Of plain files of a class, which belong together. Windows has no links to change them together.
+    pub const fn of_class() -> Self {
+        if cfg!(windows) { Layout::Flat } else { Layout::Atomic }
+    }
+}
+
 /// The objects of a view and where their files stand.
 #[derive(Debug)]
 pub struct Plan {

@@ -5,11 +5,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::class::Wanted;
+use crate::cli::note;
 use crate::control::{self, wire::Kind};
 use crate::error::{Error, Result};
 use crate::view::{Layout, Limits, Plan, View};
 
 use super::Opened;
+
+/// Answers `akvfs status` and `akvfs refresh` for this. Mounts and syncs work without them.
+pub(crate) fn serve_status(entry: control::Entry) -> Option<control::Serving> {
+    control::serve(vec![entry])
+        .inspect_err(|error| note(&format!("note: akvfs status will not show this: {error}")))
+        .ok()
+}
 
 impl Opened {
     /// What the control socket says of a view of this source.
@@ -31,11 +39,10 @@ impl Opened {
     }
 
     /// How a source is shown where nobody says how: the files of a class belong together, those of a
-    /// whole vault do not. Windows has no links to change them together.
+    /// whole vault do not.
     pub(crate) fn natural_layout(&self) -> Layout {
         match self.wanted {
-            Wanted::Objects(_) if cfg!(windows) => Layout::Flat,
-            Wanted::Objects(_) => Layout::Atomic,
+            Wanted::Objects(_) => Layout::of_class(),
             Wanted::Listing(_) => Layout::Flat,
         }
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{note, source::Opened};
+use crate::cli::note;
+use crate::cli::source::{Opened, serve_status};
 use crate::control::{self, wire::Kind};
 use crate::error::{Code, Error, Result};
 use crate::fetch;
@@ -101,7 +102,7 @@ impl Attempt<'_> {
             let view = self.opened.view(Some(self.layout), limits, deadline).await?;
             let entry = self.opened.entry(Kind::Sync, directory, &view);
             let (problem, restore) = (entry.problem.clone(), entry.restore.clone());
-            let control = if self.watch { serve(entry) } else { None };
+            let control = if self.watch { serve_status(entry) } else { None };
             let refused = Vec::new();
             *fetched = Some(Fetched { view, refused, problem, restore, _control: control });
         }
@@ -131,13 +132,6 @@ impl Attempt<'_> {
         let what = format!("{missing} of {all} objects cannot be fetched, so nothing is written");
         Err(error.context(what))
     }
-}
-
-/// For `akvfs status` and `akvfs refresh`. A sync works without them.
-fn serve(entry: control::Entry) -> Option<control::Serving> {
-    control::serve(vec![entry])
-        .inspect_err(|error| note(&format!("note: akvfs status will not show this: {error}")))
-        .ok()
 }
 
 /// Whether there should be a file of it.

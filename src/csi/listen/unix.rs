@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 
 use crate::error::{Code, Error, Result};
+use crate::peer::is_welcome;
 
 /// The socket's name until it is renamed to its place.
 const INNER: &str = "s";
@@ -84,29 +85,15 @@ impl Stream for Listener {
                 self.pause = None;
             }
             match ready!(self.socket.poll_accept(cx)) {
-                Ok((stream, _)) if welcome(&stream) => return Poll::Ready(Some(Ok(stream))),
+                Ok((stream, _)) if is_welcome(&stream, "a connection") => {
+                    return Poll::Ready(Some(Ok(stream)));
+                }
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(err = %error, "a connection cannot be accepted");
                     self.pause = Some(Box::pin(sleep(PAUSE)));
                 }
             }
-        }
-    }
-}
-
-/// Root, or the user we run as.
-fn welcome(stream: &UnixStream) -> bool {
-    let ours = rustix::process::geteuid().as_raw();
-    match stream.peer_cred() {
-        Ok(peer) if peer.uid() == 0 || peer.uid() == ours => true,
-        Ok(peer) => {
-            tracing::warn!(uid = peer.uid(), "refused a connection of another user");
-            false
-        }
-        Err(error) => {
-            tracing::warn!(err = %error, "refused a connection of an unknown user");
-            false
         }
     }
 }
