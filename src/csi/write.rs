@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::class::Pod;
 use crate::class::paths::Rules;
+use crate::delivery::files::ledger::OWN;
 use crate::delivery::files::{File, Layout, Options, Place, Writer};
 use crate::delivery::response::Delivered;
 use crate::error::{Code, Error, Result, printable};
@@ -103,7 +104,7 @@ pub(super) async fn write(
             // There the driver takes a folder that is not empty for one that has its files.
             let _ = writer.write(&[]);
             drop(writer);
-            let _ = std::fs::remove_dir_all(target.path.join("..akvfs"));
+            let _ = std::fs::remove_dir_all(target.path.join(OWN));
         }
         let written = written?;
         tracing::debug!(

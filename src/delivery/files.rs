@@ -13,6 +13,7 @@
 //! A ledger names what is ours, and only that is ever replaced or removed. A file that stands where one
 //! of ours stood counts as ours; anything else in the way is refused by name, before anything is written.
 
+pub(crate) mod ledger;
 #[cfg(unix)]
 mod set;
 #[cfg(unix)]

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::File;
+use super::ledger::parents;
 use crate::class::FilePath;
 use crate::error::{Error, Result, printable};
 
@@ -34,11 +35,6 @@ pub(super) fn checked<'a>(files: &[File<'a>]) -> Result<Set<'a>> {
 /// Every folder that these files stand in, parents before what is in them.
 pub(super) fn folders<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
     paths.flat_map(parents).collect()
-}
-
-/// The folders of a path, the outermost first.
-pub(super) fn parents(path: &str) -> impl Iterator<Item = &str> {
-    path.match_indices('/').filter_map(|(end, _)| path.get(..end))
 }
 
 /// Splits a path into its folder (empty: the directory itself) and its name.

@@ -58,6 +58,7 @@ pub use writer::Writer;
 mod writer {
     use std::path::Path;
 
+    use super::super::ledger::OWN;
     use super::super::{File, Layout, Options, Place, Written};
     use super::disk::{self, Folder};
     use super::flat::Flat;
@@ -100,7 +101,7 @@ mod writer {
         /// As [`Writer::open`].
         pub fn examine(directory: &Path, place: Place) -> Result<bool> {
             disk::open(directory, place)?;
-            Ok(directory.join("..akvfs").is_dir())
+            Ok(directory.join(OWN).is_dir())
         }
 
         /// Whether an atomic writer, such as the CSI driver, has the directory: ours would not take it.

@@ -50,13 +50,7 @@ impl Atomic<'_> {
     }
 
     fn store(&mut self, held: ledger::Atomic) -> Result<()> {
-        let mut next = self.ledger.clone();
-        next.atomic = Some(held);
-        if next != *self.ledger {
-            self.own.store(self.directory, &next)?;
-            *self.ledger = next;
-        }
-        Ok(())
+        self.own.replace(self.directory, self.ledger, held.into())
     }
 
     fn at(&self) -> BorrowedFd<'_> {

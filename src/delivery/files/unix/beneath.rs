@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 
 use super::super::File;
 use super::super::Owner;
-use super::super::set::{parents, split};
+use super::super::ledger::parents;
+use super::super::set::split;
 
 /// What every folder is opened with.
 pub(super) const FOLDER: OFlags =

@@ -12,14 +12,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Stat, renameat};
 use rustix::io::Errno;
 
-use super::super::set::{Set, folders, parents, split};
+use super::super::ledger::{OWN, is_below, parents};
+use super::super::set::{Set, folders, split};
 use super::super::{Owner, Written};
 use super::beneath::{
     Flush, Folders, create, folder, is_as, is_file, is_no_folder, kind, look, look_below,
     make_folder, names, remove,
 };
 use super::ledger::{self, Ledger, Mark, Own};
-use super::place::{Directory, OWN};
+use super::place::Directory;
 use crate::error::{Result, printable};
 
 /// One write, or the settling of one.
@@ -50,13 +51,7 @@ impl Flat<'_> {
     }
 
     fn store(&mut self, held: ledger::Flat) -> Result<()> {
-        let mut next = self.ledger.clone();
-        next.flat = Some(held);
-        if next != *self.ledger {
-            self.own.store(self.directory, &next)?;
-            *self.ledger = next;
-        }
-        Ok(())
+        self.own.replace(self.directory, self.ledger, held.into())
     }
 
     fn at(&self) -> BorrowedFd<'_> {
@@ -391,8 +386,4 @@ fn rename_to_nothing(
         outcome => return outcome,
     }
     renameat(from, name, to, new)
-}
-
-fn is_below(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }

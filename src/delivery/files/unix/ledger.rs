@@ -13,17 +13,15 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fstat, o
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::super::ledger::{self as shared, MAX, OWN, VERSION};
 use super::super::{File, Layout};
 use super::beneath::{create, folder, kind, look, names, remove};
-use super::place::{Directory, OWN};
+use super::place::Directory;
 use crate::class::FilePath;
 use crate::error::{Code, Error, Result};
 
 const NAME: &str = "ledger.json";
 const TEMPORARY: &str = "ledger.tmp";
-/// Far more than the names of the largest class need.
-const MAX: usize = 64 * 1024 * 1024;
-const VERSION: u32 = 1;
 
 /// What is ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,22 +46,11 @@ pub(super) struct Atomic {
 }
 
 /// In the flat layout.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Flat {
-    pub(super) files: BTreeSet<String>,
-    pub(super) folders: BTreeSet<String>,
-    /// Files that are being added: after a crash one is ours only when it is that very file.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) adding: BTreeMap<String, Mark>,
-    /// Files that are being removed: after a crash another one of that name is not ours.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) removing: BTreeMap<String, Mark>,
-}
+pub(super) type Flat = shared::Flat<Mark>;
 
 /// Tells one file from another of the same name: its inode, whose number may be used again, and the
 /// time in nanoseconds when it was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark(u64, i64);
 
 impl Mark {
@@ -75,13 +62,24 @@ impl Mark {
     }
 }
 
+impl From<Atomic> for Ledger {
+    fn from(atomic: Atomic) -> Self {
+        Self { version: VERSION, atomic: Some(atomic), flat: None }
+    }
+}
+
+impl From<Flat> for Ledger {
+    fn from(flat: Flat) -> Self {
+        Self { version: VERSION, atomic: None, flat: Some(flat) }
+    }
+}
+
 impl Ledger {
     fn new(layout: Layout) -> Self {
-        let (atomic, flat) = match layout {
-            Layout::Atomic => (Some(Atomic::default()), None),
-            Layout::Flat => (None, Some(Flat::default())),
-        };
-        Self { version: VERSION, atomic, flat }
+        match layout {
+            Layout::Atomic => Atomic::default().into(),
+            Layout::Flat => Flat::default().into(),
+        }
     }
 
     /// Whether it could have been written by us: names are used without another check.
@@ -93,10 +91,8 @@ impl Ledger {
                     .generations
                     .iter()
                     .all(|(name, files)| is_generation(name) && files.iter().all(clean))
-        }) && self.flat.iter().all(|flat| {
-            let (adding, removing) = (flat.adding.keys(), flat.removing.keys());
-            flat.files.iter().chain(&flat.folders).chain(adding).chain(removing).all(clean)
-        }) && self.atomic.is_some() != self.flat.is_some()
+        }) && self.flat.iter().all(|flat| flat.paths().all(clean))
+            && self.atomic.is_some() != self.flat.is_some()
     }
 }
 
@@ -214,8 +210,22 @@ impl Own {
         }
     }
 
+    /// Puts `next` in place of the ledger where it differs, on the disk first.
+    pub(super) fn replace(
+        &self,
+        directory: &Directory,
+        ledger: &mut Ledger,
+        next: Ledger,
+    ) -> Result<()> {
+        if next != *ledger {
+            self.store(directory, &next)?;
+            *ledger = next;
+        }
+        Ok(())
+    }
+
     /// Writes the ledger: the old one or the new one is there, whatever happens.
-    pub(super) fn store(&self, directory: &Directory, ledger: &Ledger) -> Result<()> {
+    fn store(&self, directory: &Directory, ledger: &Ledger) -> Result<()> {
         let failed = |error| directory.failed_at("write", &format!("{OWN}/{NAME}"), error);
         let text = serde_json::to_vec(ledger)
             .map_err(|_| Error::new(Code::Internal, "the ledger cannot be written as JSON"))?;

@@ -10,11 +10,9 @@ use rustix::fs::{CWD, Mode, OFlags, RawMode, Stat, fstat, openat};
 use rustix::io::Errno;
 
 use super::super::Place;
+use super::super::ledger::OWN;
 use super::beneath::{FOLDER, is_no_folder, look, make_folder, names, words};
 use crate::error::{Code, Error, Result, printable};
-
-/// The name of our own folder in each directory: it holds the ledger, and files before they are shown.
-pub(super) const OWN: &str = "..akvfs";
 
 /// The directory.
 #[derive(Debug)]

@@ -39,7 +39,7 @@ pub(super) fn snapshot(root: &Path) -> Snapshot {
             let path = entry.unwrap().path();
             let data = fs::symlink_metadata(&path).unwrap();
             let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-            if name == super::place::OWN {
+            if name == crate::delivery::files::ledger::OWN {
                 continue;
             }
             let bytes = if data.is_symlink() {

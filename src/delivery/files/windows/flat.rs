@@ -15,15 +15,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use super::super::ledger::{MAX, OWN, is_below, parents};
 use super::super::{File, Place, Written};
 use super::ledger::{self, Ledger};
 use super::{Disk, Kind};
 use crate::class::paths::Rules;
 use crate::error::{Code, Error, Result, printable};
-use survey::{Set, Work, covers, parents, wanted};
+use survey::{Set, Work, wanted};
 
-/// Our own folder in each directory. No class can name it: a `..` is refused in every path.
-pub(super) const OWN: &str = "..akvfs";
 const LEDGER: &str = "..akvfs/ledger.json";
 const LEDGER_STAGED: &str = "..akvfs/ledger.tmp";
 const LOCK: &str = "..akvfs/lock";
@@ -197,7 +196,7 @@ impl<D: Disk> Flat<D> {
                 self.ledger.files.remove(&path);
             }
         }
-        let needed = |folder: &str| self.ledger.files.iter().any(|file| covers(folder, file));
+        let needed = |folder: &str| self.ledger.files.iter().any(|file| is_below(file, folder));
         let unneeded: Vec<String> =
             self.ledger.folders.iter().rev().filter(|f| !needed(f)).cloned().collect();
         for folder in unneeded {
@@ -232,9 +231,9 @@ impl<D: Disk> Flat<D> {
             Some(Kind::File) => {}
             Some(_) => return Err(self.in_the_way(LEDGER)),
         }
-        let text = self.disk.read(LEDGER, ledger::MAX + 1);
+        let text = self.disk.read(LEDGER, MAX + 1);
         let text = text.map_err(|error| self.failed("read", LEDGER, &error))?;
-        Ledger::read(&text).ok_or_else(|| {
+        ledger::read(&text).ok_or_else(|| {
             self.refused("", r"has a ledger (..akvfs\ledger.json) that this akvfs cannot read").fix(
                 "remove everything in the directory, with its hidden names, or give another one",
             )
@@ -243,9 +242,7 @@ impl<D: Disk> Flat<D> {
 
     /// The old ledger or the new one is there, whatever happens.
     fn store(&self) -> Result<()> {
-        let text = self
-            .ledger
-            .text()
+        let text = ledger::text(&self.ledger)
             .ok_or_else(|| Error::new(Code::TooLarge, "the files' names are too long together"))?;
         let mut waited = Duration::ZERO;
         let stored = match self.disk.remove_file(LEDGER_STAGED) {
@@ -347,7 +344,7 @@ fn in_the_way_of(path: &str, set: &Set<'_>) -> bool {
     let path = id(path);
     set.contains_key(&path)
         || parents(&path).any(|folder| set.contains_key(folder))
-        || set.keys().any(|file| covers(&path, file))
+        || set.keys().any(|file| is_below(file, &path))
 }
 
 fn id(path: &str) -> String {

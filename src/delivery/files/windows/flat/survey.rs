@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::super::File;
+use super::super::super::ledger::parents;
 use super::super::{Disk, Kind};
 use super::{Flat, id};
 use crate::class::FilePath;
@@ -68,16 +69,6 @@ pub(super) fn wanted<'a>(files: &[File<'a>]) -> Result<Set<'a>> {
         }
     }
     Ok(set)
-}
-
-/// The folders of a path, the outermost first.
-pub(super) fn parents(path: &str) -> impl Iterator<Item = &str> {
-    path.match_indices('/').filter_map(|(end, _)| path.get(..end))
-}
-
-/// Whether a path lies below a folder.
-pub(super) fn covers(folder: &str, path: &str) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
 
 impl<D: Disk> Flat<D> {

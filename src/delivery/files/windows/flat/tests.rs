@@ -77,7 +77,7 @@ impl State {
     }
 
     fn has_children(&self, path: &str) -> bool {
-        self.nodes.keys().any(|other| covers(&id(path), other))
+        self.nodes.keys().any(|other| is_below(other, &id(path)))
     }
 }
 
