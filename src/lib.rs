@@ -55,6 +55,8 @@ pub mod secret;
 #[cfg(any(windows, test))]
 mod service;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod vault;
 mod version;
 pub mod view;

@@ -19,7 +19,8 @@ use crate::error::{Code, Error, Result};
 use crate::fetch::{Demand, ObjectRef, Origin};
 use crate::render;
 use crate::secret::Secret;
-use crate::vault::{Body, ListedVersion, ObjectVersion};
+use crate::testing;
+use crate::vault::{ListedVersion, ObjectVersion};
 use crate::view::{Layout, Limits, Plan};
 
 /// Every secret has this version; at 0 none is there.
@@ -38,15 +39,7 @@ impl Origin for Fake {
                 return Err(Error::new(Code::NotFound, "as the test says"));
             }
             let value = Secret::from(format!("canary {version}"));
-            Ok(Arc::new(ObjectVersion {
-                kind: object.kind,
-                name: object.name.to_string(),
-                version: format!("v{version}"),
-                created: None,
-                expires: None,
-                not_before: None,
-                body: Body::Secret { value, content_type: None, kid: None },
-            }))
+            Ok(Arc::new(testing::secret(object.name.as_str(), &format!("v{version}"), value)))
         })
     }
 

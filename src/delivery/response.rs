@@ -356,7 +356,8 @@ mod tests {
     use crate::class::{FilePath, ObjectKind, ObjectName};
     use crate::fetch::ObjectRef;
     use crate::secret::Secret;
-    use crate::vault::{Body, ListedVersion};
+    use crate::testing;
+    use crate::vault::ListedVersion;
 
     use super::*;
 
@@ -377,15 +378,7 @@ mod tests {
             _: Instant,
         ) -> BoxFuture<'_, Result<Arc<ObjectVersion>>> {
             let value = Secret::from("x".repeat(LARGE));
-            let found = ObjectVersion {
-                kind: object.kind,
-                name: object.name.to_string(),
-                version: "v".to_owned(),
-                created: None,
-                expires: None,
-                not_before: None,
-                body: Body::Secret { value, content_type: None, kid: None },
-            };
+            let found = testing::secret(object.name.as_str(), "v", value);
             async {
                 tokio::task::yield_now().await;
                 Ok(Arc::new(found))

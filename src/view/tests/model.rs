@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
+use crate::testing::scale;
 use world::World;
 
 /// Histories in CI; the longest has so many operations.
@@ -112,10 +113,6 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::FillAll),
         16 => Just(Op::Refresh),
     ]
-}
-
-fn scale() -> u32 {
-    std::env::var("AKVFS_TEST_SCALE").map_or(1, |scale| scale.parse().unwrap())
 }
 
 #[test]

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
+use crate::delivery::files::ledger::is_below;
+use crate::testing::scale;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -72,10 +74,6 @@ struct Model<'d> {
     foreign: BTreeMap<u64, (String, Kind)>,
     /// What somebody removed since the last write.
     lost: BTreeSet<String>,
-}
-
-fn is_below(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn first(path: &str) -> &str {
@@ -295,8 +293,7 @@ impl Model<'_> {
 }
 
 fn histories(layout: Layout) {
-    let scale = std::env::var("AKVFS_TEST_SCALE").map_or(1, |scale| scale.parse().unwrap());
-    let config = Config { cases: 500 * scale, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 500 * scale(), failure_persistence: None, ..Config::default() };
     let steps = prop::collection::vec(step(), 1..40);
     let mut runner = TestRunner::new(config);
     let outcome = runner.run(&steps, |steps| {
