@@ -27,6 +27,7 @@ mod probes;
 #[cfg(target_os = "linux")]
 mod process;
 mod rows;
+mod semantics;
 mod support;
 
 /// None: the Go provider asks the vault for every Mount.
