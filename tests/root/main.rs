@@ -24,6 +24,7 @@ mod programs;
 mod proxy;
 #[path = "../support/relay.rs"]
 mod relay;
+mod requests;
 mod separate;
 mod soak;
 mod sync;
