@@ -18,6 +18,7 @@ mod dns;
 mod driver;
 mod ends;
 mod files;
+mod foreign;
 mod history;
 mod moves;
 mod programs;
