@@ -23,11 +23,13 @@ mod history;
 mod moves;
 mod programs;
 mod proxy;
+mod readers;
 #[path = "../support/relay.rs"]
 mod relay;
 mod requests;
 mod separate;
 mod soak;
+mod stalls;
 mod sync;
 mod tree;
 mod who;
