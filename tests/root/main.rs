@@ -17,6 +17,7 @@ mod demo;
 mod dns;
 mod driver;
 mod ends;
+mod faults;
 mod files;
 mod foreign;
 mod history;
