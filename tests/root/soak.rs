@@ -24,7 +24,7 @@ use futures_util::{StreamExt, stream};
 use crate::azure::{Azure, Provider};
 use crate::canary;
 use crate::support::{run, scale};
-use figures::{Figures, Row};
+pub use figures::{Figures, Row};
 use requests::{Call, Expected, Pod, Strangers};
 
 /// Mounts under way.
