@@ -24,6 +24,7 @@ fn tests_of(text: &str) -> Vec<String> {
         if line.starts_with("#[test]")
             || line.starts_with("#[tokio::test")
             || line.starts_with("root_test! {")
+            || line.starts_with("mount_test! {")
             || line.starts_with("network_test! {")
         {
             is_test = true;

@@ -9,18 +9,28 @@ use akvfs::Code;
 use akvfs::delivery::fuse;
 use akvfs::view::{Layout, Limits, View};
 
-use super::support::{Fake, MARKER, Tree, eventually, plan, run, table};
+use super::support::{
+    Fake, MARKER, Tree, eventually, is_root, open_device_to_all, plan, run, show_connections, table,
+};
 
-root_test! {
+mount_test! {
     fn an_unmount_from_outside_ends_the_session() {
         let vault = Fake::new(&[("one", b"first")]);
         let mut tree = Tree::new(&vault, Layout::Atomic, &["one"]);
         assert_eq!(tree.read("one"), b"first");
-        run("umount", &[tree.dir().to_str().unwrap()]);
+        let dir = tree.dir().to_str().unwrap();
+        if is_root() {
+            run("umount", &[dir]);
+        } else {
+            run("fusermount3", &["-u", dir]);
+        }
         let mounted = tree.mounted.take().unwrap();
         tree.runtime.block_on(async {
             tokio::time::timeout(Duration::from_secs(20), mounted.wait()).await.unwrap().unwrap();
         });
+        if !is_root() {
+            return;
+        }
         // Somebody else's mount at the same place is left alone.
         run("mount", &["-t", "tmpfs", "tmpfs", tree.dir().to_str().unwrap()]);
         tree.runtime.block_on(mounted.unmount()).unwrap();
@@ -29,7 +39,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn an_unmount_answers_running_opens_and_refuses_new_ones() {
         let cold: Vec<String> = (0..1000).map(|n| format!("cold{n}")).collect();
         let mut names: Vec<&str> = cold.iter().map(String::as_str).collect();
@@ -121,7 +131,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn a_live_mount_is_not_mounted_over_and_a_dead_one_is_replaced() {
         let vault = Fake::new(&[("one", b"first")]);
         let tree = Tree::new(&vault, Layout::Atomic, &["one"]);
@@ -139,7 +149,7 @@ root_test! {
         // A mount whose server is gone: its connection is aborted.
         let line = table(tree.dir()).pop().unwrap();
         let device = line.split(' ').nth(2).unwrap().split_once(':').unwrap().1;
-        run("mount", &["-t", "fusectl", "none", "/sys/fs/fuse/connections"]);
+        show_connections();
         std::fs::write(format!("/sys/fs/fuse/connections/{device}/abort"), "1").unwrap();
         eventually("a dead mount", || {
             std::fs::read_dir(tree.dir()).is_err_and(|error| error.raw_os_error() == Some(107))
@@ -173,14 +183,7 @@ root_test! {
 
 root_test! {
     fn a_plain_user_mounts_by_fusermount3() {
-        // The device that a desktop gives to all users.
-        let devices = tempfile::tempdir().unwrap();
-        let devices = devices.path().to_str().unwrap();
-        run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs", devices]);
-        let device = format!("{devices}/fuse");
-        run("mknod", &["-m", "666", &device, "c", "10", "229"]);
-        run("mount", &["--bind", &device, "/dev/fuse"]);
-        run("umount", &["--lazy", devices]);
+        open_device_to_all();
         let output = Command::new("/proc/self/exe")
             .args(["ends::as_a_plain_user", "--exact", "--ignored", "--nocapture"])
             .env(MARKER, "a plain user")

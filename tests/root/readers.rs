@@ -36,7 +36,7 @@ fn in_pieces(path: &Path) -> Vec<u8> {
     bytes
 }
 
-root_test! {
+mount_test! {
     fn eight_readers_see_wholly_old_or_wholly_new_values() {
         for layout in [Layout::Atomic, Layout::Flat] {
             let vault = Fake::new(&[("one", &value(b'a')), ("two", &value(b'a'))]);
@@ -117,7 +117,7 @@ impl Drop for Map {
     }
 }
 
-root_test! {
+mount_test! {
     fn a_map_keeps_the_bytes_of_its_version() {
         for layout in [Layout::Atomic, Layout::Flat] {
             let vault = Fake::new(&[("one", &value(b'a'))]);
@@ -137,7 +137,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn links_lead_to_the_current_generation() {
         let vault = Fake::new(&[("one", b"first"), ("two", b"second")]);
         let tree = Tree::new(&vault, Layout::Atomic, &["one", "two=folder/two"]);

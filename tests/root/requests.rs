@@ -106,7 +106,7 @@ fn total(requests: &BTreeMap<String, usize>) -> usize {
     requests.values().sum()
 }
 
-root_test! {
+mount_test! {
     fn a_warm_read_is_one_request_and_a_warm_stat_none() {
         let tree = Counted::new(1);
         let file = tree.file(0);
@@ -129,7 +129,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn listing_ten_thousand_names_takes_few_requests() {
         let tree = Counted::new(10_000);
         let plain = tree.requests(|| drop(run("ls", &["-U", &tree.folder()])));
@@ -140,7 +140,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn a_first_long_listing_of_ten_thousand_names_takes_few_requests() {
         let tree = Counted::new(10_000);
         let long = tree.requests(|| drop(run("ls", &["-l", &tree.folder()])));
@@ -149,7 +149,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn a_name_that_is_not_there_is_asked_for_once() {
         let tree = Counted::new(1);
         let missing = format!("{}/none", tree.folder());

@@ -56,7 +56,7 @@ fn at_once<T>(what: &str, done: impl FnOnce() -> T) -> T {
     result
 }
 
-root_test! {
+mount_test! {
     fn ninety_hung_opens_delay_nobody_and_end_by_their_deadline() {
         for layout in [Layout::Flat, Layout::Atomic] {
             let (_vault, tree) = tree(layout);
@@ -101,7 +101,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn a_rotation_is_shown_while_opens_hang() {
         for layout in [Layout::Flat, Layout::Atomic] {
             let (vault, tree) = tree(layout);

@@ -49,13 +49,88 @@ macro_rules! network_test {
     };
 }
 
+/// A test of a mounted tree that runs twice, each time in a process of its own: as root, and as a plain
+/// user, who mounts by fusermount3.
+macro_rules! mount_test {
+    (fn $name:ident() $body:block) => {
+        #[test]
+        fn $name() {
+            let name = concat!(module_path!(), "::", stringify!($name));
+            crate::support::as_root_and_as_a_plain_user(name, || $body)
+        }
+    };
+}
+
+pub fn as_root_and_as_a_plain_user(path: &str, body: impl Fn()) {
+    let name = path.split_once("::").unwrap().1;
+    if std::env::var(MARKER).is_ok_and(|marker| marker == plain_marker(name)) {
+        assert_eq!(rustix::process::geteuid().as_raw(), PLAIN_USER);
+        return body();
+    }
+    isolated(path, &["--mount"], || {
+        body();
+        again_as_a_plain_user(name);
+    });
+}
+
+const PLAIN_USER: u32 = 65534;
+
+fn plain_marker(name: &str) -> String {
+    format!("{name}, as a plain user")
+}
+
+/// Opens /dev/fuse to all users, as desktops do, in this mount namespace only.
+pub fn open_device_to_all() {
+    let devices = tempfile::tempdir().unwrap();
+    let devices = devices.path().to_str().unwrap();
+    run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs", devices]);
+    let device = format!("{devices}/fuse");
+    run("mknod", &["-m", "666", &device, "c", "10", "229"]);
+    run("mount", &["--bind", &device, "/dev/fuse"]);
+    run("umount", &["--lazy", devices]);
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Lets connections be aborted by their owners, in this mount namespace.
+pub fn show_connections() {
+    let connections = Path::new("/sys/fs/fuse/connections");
+    if is_root() && table(connections).is_empty() {
+        run("mount", &["-t", "fusectl", "none", connections.to_str().unwrap()]);
+    }
+}
+
+fn again_as_a_plain_user(name: &str) {
+    open_device_to_all();
+    show_connections();
+    // What it emits is searched too, but the record belongs to root.
+    let record = tempfile::tempdir_in("/tmp").unwrap();
+    std::os::unix::fs::chown(record.path(), Some(PLAIN_USER), Some(PLAIN_USER)).unwrap();
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(MARKER, plain_marker(name))
+        .env("AKVFS_CANARY_DIR", record.path())
+        .env("TMPDIR", "/tmp")
+        .uid(PLAIN_USER)
+        .gid(PLAIN_USER);
+    let output = end_with_thread(&mut command).output().unwrap();
+    crate::canary::take_over(record.path());
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    let passed = output.status.success() && said.contains("1 passed");
+    assert!(passed, "{name}, as a plain user:\n{said}\n{complained}");
+}
+
 pub fn isolated(path: &str, namespaces: &[&str], body: impl FnOnce()) {
     // Without the crate's name, as libtest knows the test.
     let name = path.split_once("::").unwrap().1;
     if std::env::var(MARKER).is_ok_and(|marker| marker == name) {
         return body();
     }
-    if !rustix::process::geteuid().is_root() {
+    if !is_root() {
         let required = std::env::var("AKVFS_REQUIRE_ROOT").is_ok_and(|value| value == "1");
         assert!(!required, "AKVFS_REQUIRE_ROOT=1, but this is not root");
         eprintln!("{name}: SKIPPED, it needs root");

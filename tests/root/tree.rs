@@ -19,7 +19,7 @@ const EROFS: i32 = 30;
 const ESTALE: i32 = 116;
 const ENAMETOOLONG: i32 = 36;
 
-root_test! {
+mount_test! {
     fn a_value_is_requested_by_its_first_open_and_never_again() {
         let vault = Fake::new(&[("one", b"first"), ("two", b"second")]);
         let tree = Tree::new(&vault, Layout::Atomic, &["one", "two=deep/er/two.txt"]);
@@ -36,7 +36,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn openers_of_one_file_share_one_fetch() {
         let vault = Fake::new(&[("one", b"first")]);
         let tree = Tree::new(&vault, Layout::Atomic, &["one"]);
@@ -53,7 +53,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn a_slow_open_does_not_delay_a_cached_one() {
         let names: Vec<String> = (0..40).map(|n| format!("slow{n}")).collect();
         let values: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), &b"late"[..])).collect();
@@ -82,7 +82,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn failures_have_their_errno_and_the_next_open_tries_again() {
         let vault = Fake::new(&[("one", b"first"), ("hung", b"")]);
         let options =
@@ -114,7 +114,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn values_beyond_the_budget_are_refused() {
         let vault = Fake::new(&[("small", &[1; 100]), ("large", &[2; 2000])]);
         let limits = Limits { max_bytes: 1000, ..Limits::default() };
@@ -146,7 +146,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn attributes_are_a_placeholder_first_and_true_after_the_first_open() {
         let vault = Fake::new(&[("one", &[7; 20]), ("big", &[8; 24_000])]);
         let tree = Tree::new(&vault, Layout::Atomic, &["one", "big=dir/big"]);
@@ -161,7 +161,8 @@ root_test! {
         let attributes = std::fs::metadata(tree.path("one")).unwrap();
         assert_eq!(attributes.permissions().mode(), 0o100_400);
         assert_eq!(attributes.mtime(), 1_700_000_001);
-        assert_eq!((attributes.uid(), attributes.gid()), (0, 0));
+        let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        assert_eq!((attributes.uid(), attributes.gid()), owner);
         let directory = std::fs::metadata(tree.path("dir")).unwrap();
         assert_eq!(directory.permissions().mode(), 0o40_755);
         let missing = |length| std::fs::metadata(tree.path(&"x".repeat(length))).unwrap_err();
@@ -170,7 +171,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn a_rotation_moves_all_names_together_and_open_files_keep_their_bytes() {
         let vault = Fake::new(&[("one", b"first"), ("two", b"second"), ("never", b"")]);
         let tree = Tree::new(&vault, Layout::Atomic, &["one", "two=dir/two", "never"]);
@@ -200,7 +201,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn a_rotation_in_a_flat_tree_replaces_one_entry() {
         let vault = Fake::new(&[("one", b"first"), ("two", b"second")]);
         let tree = Tree::new(&vault, Layout::Flat, &["one=secrets/one", "two=secrets/two"]);
@@ -217,7 +218,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn ten_thousand_names_are_listed_without_a_request() {
         let names: Vec<String> = (0..10_000).map(|n| format!("name-{n:05}=secrets/name-{n:05}")).collect();
         let objects: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -265,7 +266,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn what_the_vault_refuses_goes_from_open_files_and_the_kernels_cache_too() {
         for (layout, code, errno) in [
             (Layout::Atomic, Code::NotFound, ESTALE),

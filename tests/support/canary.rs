@@ -53,6 +53,19 @@ pub fn record(name: &str, text: &str) {
     emitted(name).write_all(format!("{text}\n").as_bytes()).unwrap();
 }
 
+/// Adds another record to this process's, which the other's owner could not write to.
+#[allow(dead_code)]
+pub fn take_over(record: &std::path::Path) {
+    for folder in ["values", "emitted"] {
+        let Ok(files) = std::fs::read_dir(record.join(folder)) else { continue };
+        for file in files {
+            let file = file.unwrap();
+            let text = std::fs::read(file.path()).unwrap();
+            append(folder, file.file_name().to_str().unwrap()).write_all(&text).unwrap();
+        }
+    }
+}
+
 /// Writes the log lines of this process, at full verbosity, to a record.
 pub fn capture_logs() {
     use tracing_subscriber::filter::{LevelFilter, Targets};
