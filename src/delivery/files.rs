@@ -94,7 +94,7 @@ impl Written {
 
     /// Tells also what an earlier write did that failed before it could tell. A file that both name is told
     /// as the later one has it, unless it was not there before both.
-    fn also(&mut self, earlier: Self) {
+    pub(crate) fn also(&mut self, earlier: Self) {
         for path in earlier.added {
             self.changed.retain(|changed| *changed != path);
             if !self.added.contains(&path) && !self.removed.contains(&path) {
@@ -111,5 +111,6 @@ impl Written {
                 self.removed.push(path);
             }
         }
+        self.removed.sort();
     }
 }

@@ -541,6 +541,45 @@ network_test! {
 }
 
 network_test! {
+    fn a_watch_tells_what_a_failed_write_changed_though_the_directory_was_away_since() {
+        let site = Site::new();
+        let told = site.azure.path("told");
+        let program = ["--on-change", "/bin/sh", "--", "-c", LINE, told.to_str().unwrap()];
+        let _watching = site.watch(&[&["--layout", "flat"][..], &program].concat());
+        let runs = || std::fs::read_to_string(&told).unwrap_or_default();
+        eventually("the first run", || runs() == "run one two\n");
+        let failed = |text: &str| {
+            eventually(text, || {
+                let status = parsed(&site.akvfs(&["status", "--json"]));
+                status["served"][0]["error"].as_str().is_some_and(|error| error.contains(text))
+            });
+        };
+        // A file that cannot be replaced, after one that can.
+        let over = site.azure.path("over");
+        std::fs::write(&over, "over").unwrap();
+        run("mount", &["--bind", over.to_str().unwrap(), site.file("two").to_str().unwrap()]);
+        failed("cannot replace");
+        let new = site.rotate("one");
+        eventually("the new value", || site.read("one").as_ref() == Some(&new));
+        // The error stays, so it is the directory that says when that write has ended.
+        let own = site.dir().join("..akvfs");
+        eventually("the end of the write", || names(&own) == ["ledger.json"]);
+        let (dir, away) = (site.dir(), site.azure.path("away"));
+        let exchange = || {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            renameat_with(CWD, &dir, CWD, &away, RenameFlags::EXCHANGE).unwrap();
+        };
+        std::fs::write(&away, "a file").unwrap();
+        exchange();
+        failed("is a symbolic link, or no directory");
+        run("umount", &[away.join("two").to_str().unwrap()]);
+        exchange();
+        eventually("a run", || runs() == "run one two\nrun one\n");
+        assert_eq!((site.read("one"), site.read("two")), (Some(new), Some(site.two.clone())));
+    }
+}
+
+network_test! {
     fn a_watch_that_cannot_begin_ends_or_tries_again_as_it_is_told() {
         let site = Site::new();
         let control = site.azure.emulator.control();

@@ -1,6 +1,6 @@
 //! The directory that is written. One write at a time, on a thread of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::delivery::files::{self, File, Writer, Written};
@@ -12,8 +12,15 @@ pub(super) struct Target {
     /// Without symbolic links.
     pub(super) path: PathBuf,
     options: files::Options,
+    held: Arc<Mutex<Held>>,
+}
+
+/// What stays between writes.
+struct Held {
     /// Nothing: it is to be opened again.
-    writer: Arc<Mutex<Option<Writer>>>,
+    writer: Option<Writer>,
+    /// What writers that were given up have done, and nobody was told.
+    untold: Written,
 }
 
 impl Target {
@@ -27,7 +34,8 @@ impl Target {
             Ok((writer, path))
         });
         let (writer, path) = opened.await.map_err(|_| Error::task_failed())??;
-        Ok(Self { path, options, writer: Arc::new(Mutex::new(Some(writer))) })
+        let held = Held { writer: Some(writer), untold: Written::default() };
+        Ok(Self { path, options, held: Arc::new(Mutex::new(held)) })
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -36,7 +44,7 @@ impl Target {
 
     /// Makes the directory equal to what the view shows.
     pub(super) async fn write(&self, view: &View) -> Result<Written> {
-        let (shown, writer) = (view.shown(), self.writer.clone());
+        let (shown, held) = (view.shown(), self.held.clone());
         let (path, options) = (self.path.clone(), self.options);
         let written = tokio::task::spawn_blocking(move || {
             let files: Vec<File<'_>> = shown
@@ -47,17 +55,41 @@ impl Target {
                     contents: file.contents().expose(),
                 })
                 .collect();
-            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            if writer.is_none() {
-                *writer = Some(Writer::open(&path, options)?);
-            }
-            let written = writer.as_mut().ok_or_else(Error::task_failed)?.write(&files);
-            if written.as_ref().is_err_and(|error| error.code() == Code::PlaceRefused) {
-                // Replaced or emptied, perhaps: what is there now is to be opened next time.
-                *writer = None;
-            }
-            written
+            held.lock().unwrap_or_else(PoisonError::into_inner).write(&path, options, &files)
         });
         written.await.map_err(|_| Error::task_failed())?
+    }
+}
+
+impl Held {
+    /// Says also what writes before it have done that failed, whichever writer they had.
+    fn write(
+        &mut self,
+        path: &Path,
+        options: files::Options,
+        files: &[File<'_>],
+    ) -> Result<Written> {
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => Writer::open(path, options)?,
+        };
+        match writer.write(files) {
+            Ok(mut written) => {
+                self.writer = Some(writer);
+                written.also(std::mem::take(&mut self.untold));
+                Ok(written)
+            }
+            Err(error) => {
+                if error.code() == Code::PlaceRefused {
+                    // Replaced or emptied, perhaps: what is there now is to be opened next time.
+                    let mut untold = writer.take_untold();
+                    untold.also(std::mem::take(&mut self.untold));
+                    self.untold = untold;
+                } else {
+                    self.writer = Some(writer);
+                }
+                Err(error)
+            }
+        }
     }
 }

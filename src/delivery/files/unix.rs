@@ -31,7 +31,7 @@ pub struct Writer {
     options: Options,
     /// Whether a write has begun that has not ended: its failure has to be undone before anything else.
     unsettled: bool,
-    /// What failed writes of the flat layout have done, and nobody was told.
+    /// What failed writes have done, and nobody was told.
     untold: Written,
     warning: Option<String>,
 }
@@ -87,29 +87,42 @@ impl Writer {
     ///
     /// # Errors
     /// As [`Writer::open`]. Something foreign in the way is found before anything is written. After any
-    /// other error the atomic layout shows the old files or the new ones; the flat one may show both, and
-    /// the next write that succeeds tells what was changed by both.
+    /// other error the atomic layout shows the old files or the new ones; the flat one may show both. What
+    /// was changed all the same is told by the next write that succeeds, or by [`Writer::take_untold`].
     pub fn write(&mut self, files: &[File<'_>]) -> Result<Written> {
         let set = set::checked(files)?;
         self.directory.still_named()?;
         self.own.still_there(&self.directory)?;
         self.settle()?;
-        let written = match self.options.layout {
-            Layout::Atomic => self.atomic().write(&set),
-            Layout::Flat => self.flat().write(&set),
+        let mut written = Written::default();
+        let done = match self.options.layout {
+            Layout::Atomic => self.atomic().write(&set, &mut written),
+            Layout::Flat => self.flat().write(&set, &mut written),
         };
-        match written {
-            Ok(written) => {
+        let done = match done {
+            Ok(()) => {
                 self.unsettled = false;
-                self.directory.still_named()?;
-                Ok(written)
+                self.directory.still_named()
             }
             Err(error) => {
                 // The first error tells more; what cannot be undone now is undone by the next write.
                 let _ = self.settle();
                 Err(error)
             }
+        };
+        written.also(std::mem::take(&mut self.untold));
+        match done {
+            Ok(()) => Ok(written),
+            Err(error) => {
+                self.untold = written;
+                Err(error)
+            }
         }
+    }
+
+    /// What failed writes have done, and the next one would tell: for whoever gives this writer up.
+    pub fn take_untold(&mut self) -> Written {
+        std::mem::take(&mut self.untold)
     }
 
     /// Ends or undoes what a write has begun.
@@ -142,7 +155,6 @@ impl Writer {
             ledger: &mut self.ledger,
             owner: self.options.owner,
             begun: &mut self.unsettled,
-            untold: &mut self.untold,
         }
     }
 }

@@ -121,5 +121,10 @@ mod writer {
         pub fn write(&mut self, files: &[File<'_>]) -> Result<Written> {
             self.flat.write(files)
         }
+
+        /// What failed writes have done, and the next one would tell: for whoever gives this writer up.
+        pub fn take_untold(&mut self) -> Written {
+            self.flat.take_untold()
+        }
     }
 }

@@ -106,6 +106,41 @@ root_test! {
 }
 
 root_test! {
+    fn what_is_shown_by_a_write_that_fails_afterwards_is_told_by_the_next_one() {
+        let dir = in_memory();
+        let at = tmpfs(dir.path(), "size=1m,nr_inodes=40,mode=755");
+        let mut writer = Writer::open(&at, options(Layout::Atomic)).unwrap();
+        writer.write(&[file("a", b"0")]).unwrap();
+        let mut late = 0;
+        for limit in 1..20 {
+            let text = limit.to_string();
+            let names = ["x", "y", "z"].map(|name| format!("{name}{limit}"));
+            let mut new = vec![file("a", text.as_bytes())];
+            new.extend(names.iter().map(|name| file(name, b"new")));
+            let used = 40 - usize::try_from(rustix::fs::statfs(&at).unwrap().f_ffree).unwrap();
+            let remount = |names: usize| {
+                let settings = format!("remount,nr_inodes={names}");
+                run("mount", &["-o", &settings, at.to_str().unwrap()]);
+            };
+            remount(used + limit);
+            let outcome = writer.write(&new);
+            remount(40);
+            if outcome.is_ok() {
+                break;
+            }
+            // The links come after the one rename.
+            let shown = fs::read(at.join("a")).unwrap() == text.as_bytes();
+            late += usize::from(shown);
+            let mut told = writer.write(&new).unwrap();
+            told.added.sort();
+            assert_eq!((told.changed, told.added), (vec!["a".to_owned()], names.to_vec()), "{shown}");
+        }
+        assert!(late > 0, "no write has failed after its rename");
+        is_tidy(&at, Layout::Atomic);
+    }
+}
+
+root_test! {
     fn a_read_only_directory_is_an_error_only_when_something_has_to_be_written() {
         for layout in LAYOUTS {
             let dir = in_memory();

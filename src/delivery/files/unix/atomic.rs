@@ -109,15 +109,15 @@ impl Atomic<'_> {
         self.store(held)
     }
 
-    /// Makes the directory hold the set.
-    pub(super) fn write(&mut self, set: &Set<'_>) -> Result<Written> {
+    /// Makes the directory hold the set. What is done is noted when readers see it, whatever comes after it.
+    pub(super) fn write(&mut self, set: &Set<'_>, written: &mut Written) -> Result<()> {
         let held = self.held();
         let current = self.current(&held)?;
         let needed = firsts(set.keys().copied());
         let missing = self.missing_links(&held, &needed)?;
-        let (written, same) = self.compare(&held, current.as_deref(), set, &missing)?;
-        if written.is_empty() && (current.is_some() || set.is_empty()) {
-            return Ok(written);
+        let (differs, same) = self.compare(&held, current.as_deref(), set, &missing)?;
+        if differs.is_empty() && (current.is_some() || set.is_empty()) {
+            return Ok(());
         }
         *self.begun = true;
         let mut next = held;
@@ -136,12 +136,12 @@ impl Atomic<'_> {
             self.build(&name, set)?;
             self.show(&name)?;
         }
+        *written = differs;
         for link in missing {
             symlinkat(format!("{DATA}/{link}"), self.at(), link)
                 .map_err(|error| self.directory.failed_at("make", link, error))?;
         }
-        self.settle()?;
-        Ok(written)
+        self.settle()
     }
 
     /// Which links have to be made. Something else in their places, or in the rename's, is refused.

@@ -31,8 +31,6 @@ pub(super) struct Flat<'a> {
     pub(super) owner: Option<Owner>,
     /// Set before anything is changed.
     pub(super) begun: &'a mut bool,
-    /// What failed writes have done: the next one that succeeds tells it.
-    pub(super) untold: &'a mut Written,
 }
 
 /// What a write has to do.
@@ -88,8 +86,8 @@ impl Flat<'_> {
         self.store(held)
     }
 
-    /// Makes the directory hold the set.
-    pub(super) fn write(&mut self, set: &Set<'_>) -> Result<Written> {
+    /// Makes the directory hold the set. What is done is noted as it is done, whatever comes after it.
+    pub(super) fn write(&mut self, set: &Set<'_>, written: &mut Written) -> Result<()> {
         let held = self.held();
         let work = self.survey(&held, set)?;
         let mut next = held;
@@ -102,7 +100,7 @@ impl Flat<'_> {
                 self.store(next)?;
                 self.settle()?;
             }
-            return Ok(std::mem::take(self.untold));
+            return Ok(());
         }
         *self.begun = true;
         let staged = self.stage(set, &work)?;
@@ -115,18 +113,8 @@ impl Flat<'_> {
         next.removing = work.removing.clone();
         next.folders.extend(work.making.iter().map(|path| (*path).to_owned()));
         self.store(next.clone())?;
-
-        let mut written = Written::default();
-        let done = self.carry_out(set, &work, &next, &mut written).and_then(|()| self.settle());
-        written.also(std::mem::take(self.untold));
-        written.removed.sort();
-        match done {
-            Ok(()) => Ok(written),
-            Err(error) => {
-                *self.untold = written;
-                Err(error)
-            }
-        }
+        self.carry_out(set, &work, &next, written)?;
+        self.settle()
     }
 
     /// Does the work that is staged and stored.

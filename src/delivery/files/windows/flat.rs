@@ -106,6 +106,11 @@ impl<D: Disk> Flat<D> {
         }
     }
 
+    /// What failed writes have done, and nobody was told.
+    pub(super) fn take_untold(&mut self) -> Written {
+        std::mem::take(&mut self.untold)
+    }
+
     /// Writes the new contents where nobody looks.
     fn stage(&mut self, work: &Work<'_>) -> Result<()> {
         // Files that are not named by the stored ledger are removed by `clean` only.

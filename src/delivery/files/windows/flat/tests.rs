@@ -367,6 +367,7 @@ fn a_file_in_use_is_waited_for_and_then_told_of() {
         }
     );
     assert_eq!(write(&mut flat, &[("b", "3"), ("d", "3")]).unwrap(), Written::default());
+    assert_eq!(flat.take_untold(), Written::default());
     // Not one but two, and the write's patience is one.
     memory.busy("b", usize::MAX);
     memory.busy("d", usize::MAX);
