@@ -60,27 +60,29 @@ pub(crate) fn stranger(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A child and its own children: a script that starts other programs. On Unix all of them are killed when
-/// nobody waits for the child any more; on Windows only the child is.
-pub(crate) struct Group(pub(crate) tokio::process::Child);
+/// A child and its own children: a script that starts other programs. All of them are killed when this is
+/// dropped before the child was waited for to its end. What a child leaves behind that has ended goes on.
+pub(crate) struct Group {
+    pub(crate) child: tokio::process::Child,
+    members: imp::Members,
+}
 
 /// Starts a command as a [`Group`].
 ///
 /// # Errors
 /// It cannot be started.
 pub(crate) fn spawn_group(command: &mut tokio::process::Command) -> std::io::Result<Group> {
-    #[cfg(unix)]
-    command.process_group(0);
-    command.kill_on_drop(true).spawn().map(Group)
+    imp::set_apart(command);
+    let child = command.kill_on_drop(true).spawn()?;
+    let members = imp::Members::of(&child)?;
+    Ok(Group { child, members })
 }
 
-#[cfg(unix)]
 impl Drop for Group {
     fn drop(&mut self) {
         // No id: it has ended and was waited for.
-        let id = self.0.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(id) = id.and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
+        if let Some(id) = self.child.id() {
+            self.members.kill(id);
         }
     }
 }
@@ -111,6 +113,7 @@ pub(crate) fn unhandled(error: &std::io::Error) -> Error {
 
 #[cfg(unix)]
 mod imp {
+    use tokio::process::{Child, Command};
     use tokio::signal::unix::{SignalKind, signal};
     use tokio_util::sync::CancellationToken;
 
@@ -121,6 +124,27 @@ mod imp {
         #[cfg(target_os = "linux")]
         let _ =
             rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    }
+
+    /// With a process group of its own.
+    pub(super) fn set_apart(command: &mut Command) {
+        command.process_group(0);
+    }
+
+    /// Known by the number of its first process.
+    pub(super) struct Members;
+
+    impl Members {
+        pub(super) fn of(_: &Child) -> std::io::Result<Self> {
+            Ok(Self)
+        }
+
+        pub(super) fn kill(&self, first: u32) {
+            use rustix::process::{Pid, Signal, kill_process_group};
+            if let Some(id) = i32::try_from(first).ok().and_then(Pid::from_raw) {
+                let _ = kill_process_group(id, Signal::KILL);
+            }
+        }
     }
 
     pub(super) fn on_stop(token: CancellationToken) -> std::io::Result<()> {
@@ -161,10 +185,35 @@ pub(crate) fn stop_of_service() -> CancellationToken {
 
 #[cfg(windows)]
 mod imp {
+    use std::io::{Error, ErrorKind};
+
+    use tokio::process::{Child, Command};
     use tokio::signal::windows;
     use tokio_util::sync::CancellationToken;
 
+    use crate::windows::job::{Job, SUSPENDED};
+
     pub(super) fn harden() {}
+
+    /// It runs when it has a job.
+    pub(super) fn set_apart(command: &mut Command) {
+        command.creation_flags(SUSPENDED);
+    }
+
+    /// A job's.
+    pub(super) struct Members(Job);
+
+    impl Members {
+        pub(super) fn of(child: &Child) -> std::io::Result<Self> {
+            let both = child.raw_handle().zip(child.id());
+            let (process, id) = both.ok_or_else(|| Error::from(ErrorKind::NotFound))?;
+            Job::run(process, id).map(Self)
+        }
+
+        pub(super) fn kill(&self, _: u32) {
+            self.0.end();
+        }
+    }
 
     pub(super) fn on_user_signals(_: fn(bool)) -> std::io::Result<()> {
         Ok(())

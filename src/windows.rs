@@ -1,10 +1,13 @@
 //! What Windows has instead of modes: access lists, and files that are not what they seem.
 //!
 //! `sddl` writes and judges access lists as text, and is tested everywhere. `security` hands them to the
-//! system and `attributes` asks it about a path; nothing else in akvfs calls it for these.
+//! system and `attributes` asks it about a path; nothing else in akvfs calls it for these. And what it has
+//! instead of process groups: `job`.
 
 #[cfg(windows)]
 pub(crate) mod attributes;
+#[cfg(windows)]
+pub(crate) mod job;
 pub(crate) mod sddl;
 #[cfg(windows)]
 pub(crate) mod security;

@@ -74,12 +74,12 @@ async fn run(mut command: Command) -> Result<Output> {
             .fix("install the Azure CLI, or choose another --identity")
     };
     // A script that starts another program: both must end when nobody waits for them.
-    let mut child =
+    let mut group =
         process::spawn_group(&mut command).map_err(|error| failed(&error.kind().to_string()))?;
-    let (stdout, stderr) = (child.0.stdout.take(), child.0.stderr.take());
+    let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
     let (stdout, stderr) = tokio::try_join!(read(stdout), read(stderr))
         .map_err(|_| failed("its output is too long or breaks off"))?;
-    let status = child.0.wait().await.map_err(|error| failed(&error.kind().to_string()))?;
+    let status = group.child.wait().await.map_err(|error| failed(&error.kind().to_string()))?;
     Ok(Output { ok: status.success(), stdout, stderr })
 }
 

@@ -3,8 +3,8 @@
 //! It is started as it is, with no shell in between. It gets the environment of akvfs less its
 //! credentials and options, and two variables more: `AKVFS_DIRECTORY`, and `AKVFS_CHANGED_FILES` with a
 //! path in each line (not set when that would be longer than 64 KiB). It never gets a value. One runs at
-//! a time: what changes meanwhile is one more run afterwards. One that runs too long is killed, on
-//! Unix with its children. That it failed is told, and changes nothing else.
+//! a time: what changes meanwhile is one more run afterwards. One that runs too long is killed with its
+//! children. That it failed is told, and changes nothing else.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -67,7 +67,7 @@ impl Program {
         command.stdin(Stdio::null()).stdout(std::io::stderr()).stderr(Stdio::inherit());
         let mut running = process::spawn_group(&mut command)
             .map_err(|error| failed(format!("cannot be started: {}", error.kind())))?;
-        let ended = tokio::time::timeout(self.limit, running.0.wait()).await;
+        let ended = tokio::time::timeout(self.limit, running.child.wait()).await;
         let status = ended
             .map_err(|_| failed(format!("ran longer than {:?} and was killed", self.limit)))?
             .map_err(|error| failed(format!("is lost: {}", error.kind())))?;

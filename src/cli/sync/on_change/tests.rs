@@ -41,20 +41,37 @@ async fn it_is_told_where_and_what_and_its_failure_is_an_error() {
     program.run(dir.path(), &many).await.unwrap();
 }
 
-#[tokio::test]
-async fn one_that_runs_too_long_is_killed_with_its_children() {
-    let dir = tempfile::tempdir().unwrap();
-    let script = r#"sleep 600 & echo $! > "$AKVFS_DIRECTORY/child"; wait"#;
-    let program = shell(script, Duration::from_millis(300));
-    let error = program.run(dir.path(), &[]).await.unwrap_err();
-    assert!(error.message().contains("and was killed"), "{error}");
-    let child = std::fs::read_to_string(dir.path().join("child")).unwrap();
+/// Starts a child and waits for it.
+const PARENT: &str = r#"sleep 600 & echo $! > "$AKVFS_DIRECTORY/child.new"; mv "$AKVFS_DIRECTORY/child.new" "$AKVFS_DIRECTORY/child"; wait"#;
+
+async fn its_child_ends(dir: &Path) {
+    let child = std::fs::read_to_string(dir.join("child")).unwrap();
     let stat = format!("/proc/{}/stat", child.trim());
     eventually("the child's end", || {
         // Gone, or a zombie until its new parent looks.
         std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
     })
     .await;
+}
+
+#[tokio::test]
+async fn one_that_runs_too_long_is_killed_with_its_children() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = shell(PARENT, Duration::from_secs(1));
+    let error = program.run(dir.path(), &[]).await.unwrap_err();
+    assert!(error.message().contains("and was killed"), "{error}");
+    its_child_ends(dir.path()).await;
+}
+
+#[tokio::test]
+async fn one_that_still_runs_when_the_watch_ends_is_killed_with_its_children() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = shell(PARENT, Duration::from_secs(600));
+    let on_change = OnChange::start(program, dir.path().to_owned());
+    on_change.changed(Vec::new());
+    eventually("the child", || dir.path().join("child").exists()).await;
+    on_change.end().await;
+    its_child_ends(dir.path()).await;
 }
 
 #[tokio::test]
