@@ -12,6 +12,7 @@
 
 mod figures;
 mod requests;
+mod write;
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use crate::azure::{Azure, Provider};
 use crate::canary;
 use crate::support::{run, scale};
 pub use figures::{Figures, Row};
-use requests::{Call, Expected, Pod, Strangers};
+use requests::{Call, Expected, Pod, Strangers, VAULT};
 
 /// Mounts under way.
 const AT_ONCE: usize = 32;
@@ -79,11 +80,22 @@ impl<'a> Round<'a> {
     /// KiB of memory are there that were not there before, and nothing else. Returns how much more was
     /// resident at the peak than when it was warm.
     fn run(&self, warm: usize, count: usize, growth: usize, call: impl Fn(usize) -> Call) -> usize {
+        self.measure(warm, count, growth, |numbers| self.mount(numbers, &call))
+    }
+
+    /// The same for Mounts that are sent in another way.
+    fn measure(
+        &self,
+        warm: usize,
+        count: usize,
+        growth: usize,
+        mount: impl Fn(Range<usize>),
+    ) -> usize {
         let name = self.name;
-        self.mount(0..warm, &call);
+        mount(0..warm);
         let before = Figures::of(self.provider.pid());
         let begun = Instant::now();
-        self.mount(warm..warm + count, &call);
+        mount(warm..warm + count);
         let seconds = begun.elapsed().as_secs_f64();
         let busy = Figures::of(self.provider.pid());
         let end = Instant::now() + PATIENCE;
@@ -141,6 +153,7 @@ network_test! {
             ("identities", &|| identities(&azure)),
             ("classes", &|| classes(&azure)),
             ("large", &|| large(&azure)),
+            ("write", &|| write::write(&azure)),
         ]);
     }
 }

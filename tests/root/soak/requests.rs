@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use crate::azure::Azure;
 use crate::canary;
 
-const VAULT: &str = "akvfs-dev";
+pub const VAULT: &str = "akvfs-dev";
 /// A client that may read nothing.
 const FORBIDDEN: &str = "f0b1dde0-0000-4000-8000-00000000dead";
 
@@ -86,6 +86,8 @@ pub enum Expected {
     Refusal(Code),
     /// So many files, and the last one's bytes.
     Files(usize, String),
+    /// No files, since they are written already, and so many objects.
+    Written(usize),
 }
 
 impl Expected {
@@ -96,8 +98,13 @@ impl Expected {
                 assert_eq!(response.files.len(), *count);
                 assert!(response.files[count - 1].contents == last.as_bytes());
             }
+            (Expected::Written(count), Ok(response)) => {
+                assert_eq!((response.files.len(), response.object_version.len()), (0, *count));
+            }
             (Expected::Refusal(code), Ok(_)) => panic!("mounted instead of {code:?}"),
-            (Expected::Files(..), Err(status)) => panic!("refused: {status}"),
+            (Expected::Files(..) | Expected::Written(_), Err(status)) => {
+                panic!("refused: {status}")
+            }
         }
     }
 }
