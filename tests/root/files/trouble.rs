@@ -141,6 +141,31 @@ root_test! {
 }
 
 root_test! {
+    fn a_file_that_somebody_changes_as_soon_as_it_is_there_is_put_back() {
+        for layout in LAYOUTS {
+            let dir = in_memory();
+            let work = || {
+                let mut writer = Writer::open(dir.path(), options(layout)).unwrap();
+                writer.write(&[file("a", b"1"), file("b", b"1")]).is_ok()
+            };
+            let mut changed = false;
+            ptrace::run(work, |_| {
+                if !changed && dir.path().join("a").exists() {
+                    fs::write(dir.path().join("a"), "changed").unwrap();
+                    changed = true;
+                }
+                false
+            });
+            assert!(changed);
+            let mut writer = Writer::open(dir.path(), options(layout)).unwrap();
+            let written = writer.write(&[file("a", b"1"), file("b", b"1")]).unwrap();
+            assert_eq!(written.changed, ["a"]);
+            is_tidy(dir.path(), layout);
+        }
+    }
+}
+
+root_test! {
     fn a_read_only_directory_is_an_error_only_when_something_has_to_be_written() {
         for layout in LAYOUTS {
             let dir = in_memory();

@@ -77,6 +77,11 @@ impl Flat<'_> {
                 held.files.remove(&path);
             }
         }
+        self.end(held)
+    }
+
+    /// Removes folders of ours that have no file of ours any more, and stores what is held.
+    fn end(&mut self, mut held: ledger::Flat) -> Result<()> {
         held.folders = self.remove_emptied(&held.folders, |folder| {
             held.files
                 .range(format!("{folder}/")..)
@@ -114,7 +119,12 @@ impl Flat<'_> {
         next.folders.extend(work.making.iter().map(|path| (*path).to_owned()));
         self.store(next.clone())?;
         self.carry_out(set, &work, &next, written)?;
-        self.settle()
+        // All of it was done, so no marks are asked: a file that somebody has changed since is ours.
+        next.files.extend(std::mem::take(&mut next.adding).into_keys());
+        for path in std::mem::take(&mut next.removing).into_keys() {
+            next.files.remove(&path);
+        }
+        self.end(next)
     }
 
     /// Does the work that is staged and stored.
