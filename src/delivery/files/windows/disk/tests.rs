@@ -113,9 +113,10 @@ fn who_may_read_follows_from_the_directory() {
     let made = above.path().join("made");
     let mut writer = Writer::open(&made, USERS).unwrap();
     write(&mut writer, &[("a", "1")]).unwrap();
+    let ours = security::ourselves().unwrap();
     for path in [made.clone(), made.join("a")] {
         let list = security::list(&path).unwrap();
-        assert_eq!(sddl::judge(&list, None).writer, None, "{list}");
+        assert_eq!(sddl::judge(&list, Some(&ours)).writer, None, "{list}");
         assert!(!list.contains(";;;WD)") && !list.contains(";;;BU)"), "{list}");
     }
     let open = above.path().join("open");
