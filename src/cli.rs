@@ -23,6 +23,7 @@ mod get;
 mod mount;
 mod provider;
 mod refresh;
+mod served;
 #[cfg(windows)]
 mod service;
 mod source;
@@ -147,7 +148,11 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Status(args) => {
             telemetry::init_command();
-            runtime()?.block_on(status::run(args))
+            let runtime = runtime()?;
+            let result = runtime.block_on(status::run(args));
+            // A directory of another user that hangs is not waited for.
+            runtime.shutdown_background();
+            result
         }
         Command::Refresh(args) => {
             telemetry::init_command();

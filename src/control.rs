@@ -26,11 +26,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(unix)]
-pub(crate) use client::{Peer, ask, ask_all};
+pub(crate) use client::{Peer, ask, ask_all, ask_own_and};
 #[cfg(unix)]
 pub(crate) use server::{Serving, serve};
 #[cfg(not(unix))]
-pub(crate) use unavailable::{Peer, Serving, ask, ask_all, serve};
+pub(crate) use unavailable::{Peer, Serving, ask, ask_all, ask_own_and, serve};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -99,9 +99,12 @@ pub(crate) struct Asked {
 /// A process that is there and gives no answer.
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct Silent {
-    /// Its socket.
+    /// Its socket; or a directory of which not all sockets were asked.
     pub(crate) socket: String,
     pub(crate) pid: Option<i32>,
     pub(crate) uid: u32,
     pub(crate) error: String,
+    /// Whether this user started it: else it may be silent on purpose.
+    #[serde(skip)]
+    pub(crate) own: bool,
 }

@@ -14,7 +14,7 @@ use super::{note, say};
 /// Show every mount and sync of this host: source, identity, versions, errors
 ///
 /// Root sees everybody's, others their own. The exit code is 0 when there is none, and 1 when a
-/// process does not answer.
+/// process of the caller does not answer.
 #[derive(ClapArgs, Debug)]
 pub(super) struct Args {
     /// Print JSON; the fields are in docs/CONFIGURATION.md
@@ -50,12 +50,14 @@ pub(super) async fn run(args: Args) -> Result<()> {
         let rows: Vec<String> = report.served.iter().map(Row::table).collect();
         say(&rows.join("\n"))?;
     }
-    for Silent { socket, pid, error, .. } in &report.silent {
+    for Silent { socket, pid, uid, error, own } in &report.silent {
         let pid = pid.map_or_else(String::new, |pid| format!("process {pid}, "));
-        note(&format!("no answer from {pid}{socket}: {error}"));
+        let whose = if *own { String::new() } else { format!("note: of uid {uid}, ") };
+        note(&format!("{whose}no answer from {pid}{socket}: {error}"));
     }
-    if !report.silent.is_empty() {
-        let count = report.silent.len();
+    // What other users' processes do is no failure of ours.
+    let count = report.silent.iter().filter(|silent| silent.own).count();
+    if count > 0 {
         return Err(Error::new(
             Code::Unavailable,
             format!("{count} of the processes do not answer"),
@@ -98,6 +100,7 @@ impl Report {
                     pid,
                     uid,
                     error: printable(&problem.message, 1024),
+                    own: peer.is_own(),
                 }),
             }
         }

@@ -6,8 +6,9 @@
 //! different containers can have the same id.
 //!
 //! Root also looks into the directories of other users. What is in there is theirs: it is opened
-//! without following links, and never removed.
+//! without following links, never removed, and may be more than anybody wants to look at, or hang.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
@@ -23,19 +24,42 @@ const ROOTS: &str = "/run/akvfs";
 const SUFFIX: &str = ".sock";
 /// Until a socket has its name, it begins with this.
 const UNFINISHED: &str = ".";
-/// Sockets of one directory that are asked.
-const MAX_SOCKETS: usize = 1000;
 /// Entries of /run/user and /tmp that are looked at.
 const MAX_ENTRIES: usize = 100_000;
+/// Entries of a directory that are looked at for each of the sockets that are wanted of it.
+const ENTRIES_PER_SOCKET: usize = 100;
+/// Type of a filesystem that a program serves.
+#[cfg(target_os = "linux")]
+const FUSE: rustix::fs::FsWord = 0x6573_5546;
 /// An unfinished socket that is older was left behind.
 const FINISHED: Duration = Duration::from_secs(60);
+
+/// Where a directory of sockets may be, and whose it has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) owner: u32,
+}
+
+impl Place {
+    pub(super) fn shown(&self) -> String {
+        shown(&self.path)
+    }
+}
 
 /// A directory of sockets, checked.
 pub(super) struct Directory {
     pub(super) path: PathBuf,
     pub(super) owner: u32,
     fd: OwnedFd,
-    place: (u64, u64),
+    inode: (u64, u64),
+}
+
+/// Names of sockets.
+pub(super) struct Sockets {
+    pub(super) names: Vec<String>,
+    /// There is more in the directory than was looked at.
+    pub(super) more: bool,
 }
 
 /// This user's directory, made if it is not there.
@@ -58,26 +82,39 @@ pub(super) fn own() -> Result<Directory> {
     Err(Error::new(Code::Local, format!("no place for a control socket: {}", reasons.join("; "))))
 }
 
-/// Every directory that this user may look into.
-pub(super) fn all() -> Vec<Directory> {
+/// This user's own directories.
+pub(super) fn owns() -> Vec<Directory> {
     let uid = uid();
-    let mut places: Vec<(u32, PathBuf)> = Vec::new();
-    let own = self::places(uid, std::env::var_os("XDG_RUNTIME_DIR"));
-    places.extend(own.into_iter().map(|path| (uid, path)));
-    places.extend([(uid, user(uid)), (uid, temporary(uid))]);
-    if uid == 0 {
-        places.extend(numbered("/run/user", "").map(|uid| (uid, user(uid))));
-        places.extend(numbered("/tmp", "akvfs-").map(|uid| (uid, temporary(uid))));
-    }
+    let mut places = places(uid, std::env::var_os("XDG_RUNTIME_DIR"));
+    places.extend([user(uid), temporary(uid)]);
     let mut found: Vec<Directory> = Vec::new();
-    for (owner, path) in places {
-        if let Ok(directory) = Directory::open(&path, owner)
-            && found.iter().all(|other| other.place != directory.place)
+    for path in places {
+        if let Ok(directory) = Directory::open(&path, uid)
+            && found.iter().all(|other| other.inode != directory.inode)
         {
             found.push(directory);
         }
     }
     found
+}
+
+/// Where other users' directories may be; only root may look into them. Users come in the order of their
+/// numbers: the many that a user may have in a namespace of its own are high ones, and come last.
+pub(super) fn others() -> Vec<Place> {
+    if uid() != 0 {
+        return Vec::new();
+    }
+    let users: BTreeSet<u32> =
+        numbered("/run/user", "").chain(numbered("/tmp", "akvfs-")).collect();
+    users.into_iter().flat_map(of_other).collect()
+}
+
+/// Where the directories of this other user may be.
+pub(super) fn of_other(owner: u32) -> Vec<Place> {
+    if uid() != 0 || owner == 0 {
+        return Vec::new();
+    }
+    [user(owner), temporary(owner)].map(|path| Place { path, owner }).into()
 }
 
 fn uid() -> u32 {
@@ -124,8 +161,19 @@ impl Directory {
             return Err("others may write in it".to_owned());
         }
         #[allow(clippy::unnecessary_cast)]
-        let place = (found.st_dev as u64, found.st_ino as u64);
-        Ok(Self { path: path.to_owned(), owner, fd, place })
+        let inode = (found.st_dev as u64, found.st_ino as u64);
+        Ok(Self { path: path.to_owned(), owner, fd, inode })
+    }
+
+    /// The same of another user. Blocks for as long as that user likes. What a program of the user
+    /// serves is refused: a later connect would wait for it.
+    pub(super) fn open_other(place: &Place) -> std::result::Result<Self, String> {
+        let directory = Self::open(&place.path, place.owner)?;
+        #[cfg(target_os = "linux")]
+        if rustix::fs::fstatfs(&directory.fd).map_or(true, |found| found.f_type == FUSE) {
+            return Err("it is not on a filesystem of this machine".to_owned());
+        }
+        Ok(directory)
     }
 
     /// Whether what is in it is this user's to remove.
@@ -143,22 +191,27 @@ impl Directory {
         Ok((unfinished, self.path.join(name + SUFFIX)))
     }
 
-    /// Names of the sockets in it. What was left behind before it listened is removed.
-    pub(super) fn sockets(&self) -> Vec<String> {
-        let mut found = Vec::new();
+    /// Names of at most so many sockets in it. What was left behind before it listened is removed.
+    pub(super) fn sockets(&self, most: usize) -> Sockets {
+        let mut found = Sockets { names: Vec::new(), more: false };
         let Ok(entries) = rustix::fs::Dir::read_from(&self.fd) else { return found };
-        for entry in entries.take(MAX_ENTRIES).flatten() {
+        for (number, entry) in entries.flatten().enumerate() {
+            if number >= most.saturating_mul(ENTRIES_PER_SOCKET) {
+                found.more = true;
+                break;
+            }
             let Ok(name) = entry.file_name().to_str() else { continue };
             if name.ends_with(SUFFIX) && !name.starts_with(UNFINISHED) {
-                found.push(name.to_owned());
+                if found.names.len() >= most {
+                    found.more = true;
+                    break;
+                }
+                found.names.push(name.to_owned());
             } else if name.starts_with(UNFINISHED) && self.is_own() && self.was_left(name) {
                 self.remove(name);
             }
-            if found.len() >= MAX_SOCKETS {
-                break;
-            }
         }
-        found.sort();
+        found.names.sort();
         found
     }
 
@@ -253,7 +306,11 @@ mod tests {
         let name = finished.file_name().unwrap().to_str().unwrap().to_owned();
         symlink(&finished, dir.path().join("link.sock")).unwrap();
         std::fs::write(dir.path().join("file.sock"), "").unwrap();
-        assert_eq!(directory.sockets(), [name.as_str(), "file.sock", "link.sock"]);
+        let found = directory.sockets(3);
+        assert_eq!(found.names, [name.as_str(), "file.sock", "link.sock"]);
+        assert!(!found.more);
+        let found = directory.sockets(2);
+        assert_eq!((found.names.len(), found.more), (2, true));
         assert!(directory.way_to(&name).is_some());
         for other in ["link.sock", "file.sock", "../x.sock", "none.sock"] {
             assert!(directory.way_to(other).is_none(), "{other}");

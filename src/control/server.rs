@@ -22,7 +22,7 @@ const MAX_CONNECTIONS: usize = 16;
 /// For the request to come, and again for the answer to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A refresh ends by then.
-pub(super) const REFRESH: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 /// After an accept that failed: with no descriptor left the next one fails at once, too.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -122,7 +122,7 @@ async fn outcome(line: &[u8], entries: &[Entry]) -> Result<Outcome> {
             let entry = entry.ok_or_else(|| {
                 Error::new(Code::NotFound, "this process serves another directory")
             })?;
-            let deadline = Instant::now() + REFRESH;
+            let deadline = Instant::now() + LIMIT;
             let done = entry.view.refresh(deadline).await;
             // What cannot be written is the entry's problem.
             let _ = tokio::time::timeout_at(deadline.into(), entry.restore.run()).await;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 
 use super::client::ask_in;
-use super::directory::Directory;
+use super::directory::{Directory, Place};
 use super::server::{Serving, serve_in};
 use super::wire::{Kind, Outcome, Request};
 use super::*;
@@ -92,7 +92,7 @@ impl Process {
     }
 
     async fn ask(&self, request: &Request) -> Outcome {
-        let mut asked = ask_in(vec![open(self.dir.path())], request).await.unwrap();
+        let mut asked = ask_in(vec![open(self.dir.path())], Vec::new(), request).await;
         assert!(asked.silent.is_empty(), "{:?}", asked.silent);
         let (peer, answer) = asked.answers.pop().unwrap();
         assert_eq!(peer.pid(), i32::try_from(std::process::id()).ok());
@@ -122,6 +122,10 @@ impl Process {
 
 fn open(path: &Path) -> Directory {
     Directory::open(path, rustix::process::geteuid().as_raw()).unwrap()
+}
+
+fn place(path: &Path) -> Place {
+    Place { path: path.to_owned(), owner: rustix::process::geteuid().as_raw() }
 }
 
 fn soon() -> Instant {
@@ -213,7 +217,7 @@ async fn the_socket_of_a_dead_process_is_removed_and_a_strange_answer_is_no_answ
         }
     });
     for _ in 0..3 {
-        let asked = ask_in(vec![open(process.dir.path())], &Request::status()).await.unwrap();
+        let asked = ask_in(vec![open(process.dir.path())], Vec::new(), &Request::status()).await;
         assert_eq!((asked.answers.len(), asked.silent.len()), (1, 1));
         assert!(asked.silent[0].socket.ends_with("2-strange.sock"));
     }
@@ -225,4 +229,56 @@ async fn the_socket_of_a_dead_process_is_removed_and_a_strange_answer_is_no_answ
     assert!(own.exists() && !stale.exists());
     drop(process._serving);
     assert!(!own.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_of_another_user_that_are_many_or_silent_or_broken_end_and_hide_nobody() {
+    let process = Process::new(1);
+    let hostile = tempfile::tempdir().unwrap();
+    // They listen, and nobody accepts.
+    let listeners: Vec<_> = (0..40)
+        .map(|number| UnixListener::bind(hostile.path().join(format!("{number}-x.sock"))).unwrap())
+        .collect();
+    let others = vec![place(hostile.path()), place(process.dir.path())];
+    let asked = ask_in(Vec::new(), others, &Request::status()).await;
+    assert_eq!((asked.answers.len(), asked.silent.len()), (1, 17));
+    assert!(!asked.answers[0].0.is_own() && asked.silent.iter().all(|silent| !silent.own));
+    let (whole, each) = asked.silent.split_last().unwrap();
+    assert_eq!(whole.socket, hostile.path().to_str().unwrap());
+    assert!(whole.error.contains("more than 16 sockets"), "{whole:?}");
+    assert!(each.iter().all(|silent| silent.error == "timed out"), "{each:?}");
+    drop(listeners);
+    // Of one's own as many as there are get their answer.
+    let own = ask_in(vec![open(process.dir.path())], Vec::new(), &Request::status()).await;
+    assert!(own.answers[0].0.is_own());
+}
+
+/// Writes for as long as somebody reads, to each that connects.
+fn endless(listener: UnixListener) {
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            while stream.write_all(&[b'x'; 65536]).is_ok() {}
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_another_user_that_never_ends_is_cut_off() {
+    let process = Process::new(1);
+    let hostile = tempfile::tempdir().unwrap();
+    endless(UnixListener::bind(hostile.path().join("1-x.sock")).unwrap());
+    let others = || vec![place(hostile.path()), place(process.dir.path())];
+    let asked = ask_in(Vec::new(), others(), &Request::status()).await;
+    assert_eq!((asked.answers.len(), asked.silent.len()), (1, 1));
+    let silent = &asked.silent[0];
+    assert!(silent.socket.ends_with("/1-x.sock"), "{silent:?}");
+    assert_eq!(silent.error, "the answer is longer than 1 MiB");
+    // Many such answers are no more than a few.
+    for number in 2..16 {
+        endless(UnixListener::bind(hostile.path().join(format!("{number}-x.sock"))).unwrap());
+    }
+    let asked = ask_in(Vec::new(), others(), &Request::status()).await;
+    assert_eq!((asked.answers.len(), asked.silent.len()), (1, 15));
+    let all = "the answers of its directory are longer than 4 MiB";
+    assert!(asked.silent.iter().any(|silent| silent.error == all), "{:?}", asked.silent);
 }

@@ -41,6 +41,10 @@ pub(crate) async fn ask_all(_: &Request) -> Result<Asked> {
         .fix("on Windows the log says what akvfs sync --watch does"))
 }
 
+pub(crate) async fn ask_own_and(_: Option<u32>, request: &Request) -> Result<Asked> {
+    ask_all(request).await
+}
+
 pub(crate) async fn ask(peer: &Peer, _: &Request) -> Result<Answer> {
     match peer.never {}
 }

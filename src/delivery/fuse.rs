@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use mountpoint::owner;
 pub use mountpoint::unmount;
 pub use session::Mounted;
 

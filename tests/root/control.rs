@@ -1,5 +1,8 @@
 //! The real `akvfs status` and `akvfs refresh`, and who may ask whom.
 
+mod hostile;
+mod users;
+
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;

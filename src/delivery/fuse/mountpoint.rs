@@ -33,6 +33,8 @@ const HELPER_OPTIONS: &str =
     "rw,nosuid,nodev,noexec,noatime,default_permissions,fsname=akvfs,subtype=akvfs";
 /// Type of our mounts in the mount table.
 const TYPE: &str = "fuse.akvfs";
+/// What the types of all FUSE mounts begin with.
+const FUSE: &[u8] = b"fuse";
 /// fusermount3 and a stat of an old mount get this long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -216,11 +218,22 @@ pub(super) struct Found {
     device: Box<[u8]>,
     /// Whether its type is ours.
     pub(super) ours: bool,
+    /// Who made it, if it is a FUSE mount.
+    user: Option<u32>,
 }
 
 /// The topmost mount at a directory.
 pub(super) fn found(dir: &Path) -> Result<Option<Found>> {
     Ok(topmost(&table()?, dir, reached(dir)))
+}
+
+/// Who made the FUSE mount that stands at the directory, as the kernel knows; the filesystem itself may
+/// say anything, or nothing to others.
+///
+/// # Errors
+/// The mount table cannot be read.
+pub(crate) fn owner(dir: &Path) -> Result<Option<u32>> {
+    Ok(found(dir)?.and_then(|mount| mount.user))
 }
 
 /// Whether the mount is still at the directory, perhaps below others.
@@ -257,8 +270,14 @@ fn topmost(table: &[u8], dir: &Path, reached: Option<u64>) -> Option<Found> {
             return None;
         }
         // Optional fields end with a dash; the type follows.
-        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        Some(Found { id, device, ours: kind == TYPE.as_bytes() })
+        let mut fields = fields.skip_while(|field| *field != b"-");
+        let kind = fields.nth(1)?;
+        // The source, and then the filesystem's own options.
+        let mut options = fields.nth(1).unwrap_or_default().split(|byte| *byte == b',');
+        let user = options.find_map(|option| option.strip_prefix(b"user_id="));
+        let user = user.and_then(|user| std::str::from_utf8(user).ok()?.parse().ok());
+        let user = user.filter(|_| kind.starts_with(FUSE));
+        Some(Found { id, device, ours: kind == TYPE.as_bytes(), user })
     })
 }
 
@@ -321,20 +340,21 @@ mod tests {
     use super::*;
 
     const TABLE: &[u8] = b"22 1 0:20 / / rw shared:1 - ext4 /dev/vda rw\n\
-        40 22 0:41 / /mnt/with\\040blank rw,nosuid master:3 - fuse.akvfs akvfs rw,user_id=0\n\
+        40 22 0:41 / /mnt/with\\040blank rw,nosuid master:3 - fuse.akvfs akvfs rw,user_id=7,group_id=8\n\
         41 22 0:42 / /mnt/b rw - fuse.akvfs akvfs rw\n\
-        42 41 0:43 / /mnt/b rw - tmpfs tmpfs rw\n";
+        42 41 0:43 / /mnt/b rw - tmpfs user_id=9 rw,user_id=9\n";
 
     #[test]
     fn the_topmost_mount_of_a_directory_is_found_by_its_real_name() {
         let at = |dir: &str| topmost(TABLE, Path::new(dir), None);
-        let mount = |id, device: &[u8], ours| Some(Found { id, device: device.into(), ours });
-        assert_eq!(at("/mnt/with blank"), mount(40, b"0:41", true));
-        assert_eq!(at("/mnt/b"), mount(42, b"0:43", false));
+        let mount =
+            |id, device: &[u8], ours, user| Some(Found { id, device: device.into(), ours, user });
+        assert_eq!(at("/mnt/with blank"), mount(40, b"0:41", true, Some(7)));
+        assert_eq!(at("/mnt/b"), mount(42, b"0:43", false, None));
         assert_eq!(at("/mnt"), None);
         // Where the kernel says which mount the path leads to, the table's order does not count.
         let b = Path::new("/mnt/b");
-        assert_eq!(topmost(TABLE, b, Some(41)), mount(41, b"0:42", true));
+        assert_eq!(topmost(TABLE, b, Some(41)), mount(41, b"0:42", true, None));
         assert_eq!(topmost(TABLE, b, Some(22)), None);
         assert_eq!(at("/mnt/with\\040blank"), None);
     }
