@@ -132,7 +132,13 @@ fn run(command: Command) -> Result<()> {
             mount::run(args, runtime)
         }
         #[cfg(target_os = "linux")]
-        Command::Unmount(args) => unmount::run(&args),
+        Command::Unmount(args) => {
+            let runtime = runtime()?;
+            let result = runtime.block_on(unmount::run(args));
+            // A directory that hangs is not waited for.
+            runtime.shutdown_background();
+            result
+        }
         #[cfg(windows)]
         Command::Service(args) => {
             let check = |line: &[OsString]| parse_line(line).map(drop);

@@ -1,7 +1,7 @@
-//! The control socket: what runs on this host, and a request to look for new versions now.
+//! The control socket: what runs on this host, and requests to look for new versions now or to unmount.
 //!
 //! Every process that stays (`akvfs mount`, `akvfs sync --watch`) has one socket in a directory of its
-//! user ([`directory`]); whoever asks (`akvfs status`, `akvfs refresh`) goes through that directory and
+//! user ([`directory`]); whoever asks (`akvfs status`, `refresh`, `unmount`) goes through that directory and
 //! asks each socket. A connection carries one line of JSON each way ([`wire`]): the request, at most
 //! 64 KiB, and the answer, at most 10,000 names. Only root and the socket's own user are answered.
 //! There are names, versions, times and errors in an answer, and never a value.
@@ -34,6 +34,7 @@ pub(crate) use unavailable::{Peer, Serving, ask, ask_all, ask_own_and, serve};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::error::Result;
 use crate::view::View;
 use wire::Answer;
 
@@ -49,6 +50,7 @@ pub(crate) struct Entry {
     pub(crate) view: Arc<View>,
     pub(crate) problem: Problem,
     pub(crate) restore: Restore,
+    pub(crate) ending: Ending,
 }
 
 /// Why what the view has is not what the directory shows: set and cleared by the delivery.
@@ -86,6 +88,34 @@ impl Restore {
         if sender.send(done).await.is_ok() {
             let _ = wait.await;
         }
+    }
+}
+
+/// Who asks for the end of a mount, and waits for what comes of it.
+pub(crate) type EndAsked = oneshot::Sender<Result<()>>;
+
+/// How somebody ends what is served. What nobody listens for is no mount.
+#[derive(Clone, Default)]
+pub(crate) struct Ending(Arc<Mutex<Option<mpsc::Sender<EndAsked>>>>);
+
+impl Ending {
+    /// What the delivery is asked for from now on: it answers whether it has ended, or goes.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(crate) fn listen(&self) -> mpsc::Receiver<EndAsked> {
+        let (sender, receiver) = mpsc::channel(1);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    /// Returns when it has ended, or why it does not. Nothing: it is no mount.
+    pub(crate) async fn run(&self) -> Option<Result<()>> {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let (done, wait) = oneshot::channel();
+        // One that has gone has ended.
+        if sender.send(done).await.is_err() {
+            return Some(Ok(()));
+        }
+        Some(wait.await.unwrap_or(Ok(())))
     }
 }
 

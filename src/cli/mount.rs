@@ -97,7 +97,9 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
     };
     let options = fuse::Options { open_timeout: args.open_timeout, ..fuse::Options::default() };
     let mounted = fuse::mount(view.clone(), &args.dir, options).await?;
-    let _control = serve_status(opened.entry(Kind::Mount, mounted.dir(), &view));
+    let entry = opened.entry(Kind::Mount, mounted.dir(), &view);
+    let mut endings = entry.ending.listen();
+    let control = serve_status(entry);
     // All is read by now, and the caller goes on as soon as it is told.
     drop(inherited);
     if let Err(error) = ready(&args, &opened, &mounted) {
@@ -105,11 +107,26 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
         return Err(error);
     }
     let refresher = tokio::spawn(view.keep_fresh(args.refresh_interval));
-    let result = tokio::select! {
-        result = mounted.wait() => result,
-        () = stop.cancelled() => mounted.unmount().await,
+    let (result, asked) = loop {
+        tokio::select! {
+            result = mounted.wait() => break (result, None),
+            () = stop.cancelled() => break (mounted.unmount().await, None),
+            // What cannot be taken away is served on.
+            Some(asked) = endings.recv() => match mounted.may_unmount().await {
+                Ok(()) => break (mounted.unmount().await, Some(asked)),
+                Err(error) => drop(asked.send(Err(error))),
+            },
+        }
     };
     refresher.abort();
+    if let Some(asked) = asked {
+        let _ = asked.send(result.clone());
+    }
+    // Whoever asked meanwhile learns by this that it has ended.
+    drop(endings);
+    if let Some(control) = control {
+        control.finish().await;
+    }
     result
 }
 

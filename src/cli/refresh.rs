@@ -33,7 +33,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         Outcome::Error(problem) => {
             return Err(Error::new(Code::Local, printable(&problem.message, 1024)));
         }
-        Outcome::Served(_) => {
+        Outcome::Served(_) | Outcome::Unmounted { .. } => {
             return Err(Error::new(Code::BadAnswer, "the process answered another question"));
         }
     };

@@ -94,7 +94,7 @@ impl Report {
                         served,
                     }))
                 }
-                Outcome::Refreshed(_) => {}
+                Outcome::Refreshed(_) | Outcome::Unmounted { .. } => {}
                 Outcome::Error(problem) => report.silent.push(Silent {
                     socket: peer.socket(),
                     pid,

@@ -18,18 +18,33 @@ use crate::error::{Code, Error, Result, printable};
 use crate::peer::is_welcome;
 
 const MAX_REQUEST: u64 = 64 * 1024;
-const MAX_CONNECTIONS: usize = 16;
+const MAX_CONNECTIONS: u32 = 16;
 /// For the request to come, and again for the answer to go.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A refresh ends by then.
+/// A refresh ends by then, and so does the wait for an unmount.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
 /// After an accept that failed: with no descriptor left the next one fails at once, too.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// A process that ends gives running answers so long.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// The socket. It goes when this is dropped.
 pub(crate) struct Serving {
     path: PathBuf,
     accepting: JoinHandle<()>,
+    places: Arc<Semaphore>,
+}
+
+impl Serving {
+    /// Takes no more requests, and waits shortly for the answers that are under way.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(crate) async fn finish(self) {
+        self.accepting.abort();
+        // Whoever holds every place knows that nobody else holds one.
+        let all = self.places.acquire_many(MAX_CONNECTIONS);
+        let _ = tokio::time::timeout(GOODBYE, all).await;
+    }
 }
 
 impl Drop for Serving {
@@ -57,8 +72,9 @@ pub(super) fn serve_in(directory: &Directory, entries: Vec<Entry>) -> Result<Ser
         let place = printable(&path.to_string_lossy(), 256);
         Error::new(Code::Local, format!("control socket {place}: {}", error.kind()))
     })?;
-    let accepting = tokio::spawn(accept(listener, entries.into()));
-    Ok(Serving { path, accepting })
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+    let accepting = tokio::spawn(accept(listener, places.clone(), entries.into()));
+    Ok(Serving { path, accepting, places })
 }
 
 /// Has its name only once it listens: one that refuses connections belongs to nobody any more.
@@ -69,8 +85,7 @@ fn bind(unfinished: &Path, path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, entries: Arc<[Entry]>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept(listener: UnixListener, places: Arc<Semaphore>, entries: Arc<[Entry]>) {
     loop {
         // Whoever comes when all are taken waits in the kernel's queue.
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -117,17 +132,37 @@ async fn outcome(line: &[u8], entries: &[Entry]) -> Result<Outcome> {
     match request.request.as_str() {
         "status" => Ok(Outcome::Served(entries.iter().map(Served::of).collect())),
         "refresh" => {
-            let wanted = request.directory.unwrap_or_default();
-            let entry = entries.iter().find(|entry| entry.directory.to_string_lossy() == wanted);
-            let entry = entry.ok_or_else(|| {
-                Error::new(Code::NotFound, "this process serves another directory")
-            })?;
+            let entry = named(entries, &request)?;
             let deadline = Instant::now() + LIMIT;
             let done = entry.view.refresh(deadline).await;
             // What cannot be written is the entry's problem.
             let _ = tokio::time::timeout_at(deadline.into(), entry.restore.run()).await;
             Ok(Outcome::Refreshed(RefreshReport::of(done, entry)))
         }
-        _ => Err(Error::class("this process knows the requests status and refresh")),
+        "unmount" => {
+            unmount(named(entries, &request)?).await?;
+            Ok(Outcome::Unmounted { directory: request.directory.unwrap_or_default() })
+        }
+        _ => Err(Error::class("this process knows the requests status, refresh and unmount")),
     }
+}
+
+async fn unmount(entry: &Entry) -> Result<()> {
+    let place = printable(&entry.directory.to_string_lossy(), 4096);
+    match tokio::time::timeout(LIMIT, entry.ending.run()).await {
+        Ok(Some(ended)) => ended,
+        Ok(None) => Err(Error::new(Code::Local, format!("{place} is not a mount"))
+            .fix("end akvfs sync --watch by SIGTERM; its files stay")),
+        Err(_) => {
+            Err(Error::new(Code::TimedOut, format!("{place}: opens wait for the vault still"))
+                .fix("the mount goes when they have ended, at the latest after --open-timeout"))
+        }
+    }
+}
+
+/// The one that a request is about.
+fn named<'a>(entries: &'a [Entry], request: &Request) -> Result<&'a Entry> {
+    let wanted = request.directory.as_deref().unwrap_or_default();
+    let entry = entries.iter().find(|entry| entry.directory.to_string_lossy() == wanted);
+    entry.ok_or_else(|| Error::new(Code::NotFound, "this process serves another directory"))
 }

@@ -63,6 +63,7 @@ struct Process {
     vault: Arc<Fake>,
     view: Arc<View>,
     problem: Problem,
+    ending: Ending,
     _serving: Serving,
 }
 
@@ -76,7 +77,7 @@ impl Process {
         });
         let plan = Plan::new(objects.collect(), Layout::Atomic).unwrap();
         let view = View::new(plan, vault.clone(), render::Options::default(), Limits::default());
-        let problem = Problem::default();
+        let (problem, ending) = (Problem::default(), Ending::default());
         let entry = Entry {
             kind: Kind::Mount,
             directory: "/the/directory".into(),
@@ -85,10 +86,11 @@ impl Process {
             view: view.clone(),
             problem: problem.clone(),
             restore: Restore::default(),
+            ending: ending.clone(),
         };
         let dir = tempfile::tempdir().unwrap();
         let serving = serve_in(&open(dir.path()), vec![entry]).unwrap();
-        Self { dir, vault, view, problem, _serving: serving }
+        Self { dir, vault, view, problem, ending, _serving: serving }
     }
 
     async fn ask(&self, request: &Request) -> Outcome {
@@ -251,6 +253,36 @@ async fn sockets_of_another_user_that_are_many_or_silent_or_broken_end_and_hide_
     // Of one's own as many as there are get their answer.
     let own = ask_in(vec![open(process.dir.path())], Vec::new(), &Request::status()).await;
     assert!(own.answers[0].0.is_own());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unmount_is_answered_when_the_mount_has_ended_or_with_why_it_has_not() {
+    let process = Process::new(1);
+    let unmount = Request::unmount("/the/directory".to_owned());
+    let Outcome::Error(problem) = process.ask(&unmount).await else { panic!() };
+    assert!(problem.message.contains("/the/directory is not a mount"), "{}", problem.message);
+    let mut asks = process.ending.listen();
+    let mount = tokio::spawn(async move {
+        let refused = asks.recv().await.unwrap();
+        refused.send(Err(Error::new(Code::Local, "as the test says"))).unwrap();
+        // It ends while somebody waits.
+        let waits = asks.recv().await.unwrap();
+        drop((waits, asks));
+    });
+    let Outcome::Error(problem) = process.ask(&unmount).await else { panic!() };
+    assert!(problem.message.contains("as the test says"), "{}", problem.message);
+    for _ in 0..2 {
+        let Outcome::Unmounted { directory } = process.ask(&unmount).await else { panic!() };
+        assert_eq!(directory, "/the/directory");
+    }
+    mount.await.unwrap();
+    let other = Request::unmount("/the/other".to_owned());
+    let Outcome::Error(problem) = process.ask(&other).await else { panic!() };
+    assert_eq!(problem.code, "not_found");
+    // The answer that is under way is given, and nobody is waited for who asks nothing.
+    let silent = UnixStream::connect(process.socket()).unwrap();
+    process._serving.finish().await;
+    drop(silent);
 }
 
 /// Writes for as long as somebody reads, to each that connects.

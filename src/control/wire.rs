@@ -20,9 +20,9 @@ const MAX_TEXT: usize = 1024;
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Request {
     pub(crate) akvfs: u32,
-    /// `status` or `refresh`; text, so that an unknown one gets an answer that says so.
+    /// `status`, `refresh` or `unmount`; text, so that an unknown one gets an answer that says so.
     pub(crate) request: String,
-    /// Of a refresh: which of the served ones.
+    /// Of a refresh or an unmount: which of the served ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) directory: Option<String>,
 }
@@ -34,6 +34,11 @@ impl Request {
 
     pub(crate) fn refresh(directory: String) -> Self {
         Self { akvfs: PROTOCOL, request: "refresh".to_owned(), directory: Some(directory) }
+    }
+
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(crate) fn unmount(directory: String) -> Self {
+        Self { akvfs: PROTOCOL, request: "unmount".to_owned(), directory: Some(directory) }
     }
 }
 
@@ -57,6 +62,7 @@ impl Answer {
 pub(crate) enum Outcome {
     Served(Vec<Served>),
     Refreshed(RefreshReport),
+    Unmounted { directory: String },
     Error(Problem),
 }
 

@@ -20,8 +20,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use mountpoint::owner;
 pub use mountpoint::unmount;
+pub(crate) use mountpoint::{is_mounted, owner};
 pub use session::Mounted;
 
 use crate::error::{Code, Error, Result};

@@ -1,6 +1,7 @@
-//! The real `akvfs status` and `akvfs refresh`, and who may ask whom.
+//! The real `akvfs status`, `refresh` and `unmount`, and who may ask whom.
 
 mod hostile;
+mod unmount;
 mod users;
 
 use std::os::fd::AsRawFd;

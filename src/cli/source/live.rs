@@ -12,7 +12,7 @@ use crate::view::{Layout, Limits, Plan, View};
 
 use super::Opened;
 
-/// Answers `akvfs status` and `akvfs refresh` for this. Mounts and syncs work without them.
+/// Answers `akvfs status`, `refresh` and `unmount` for this. Mounts and syncs work without them.
 pub(crate) fn serve_status(entry: control::Entry) -> Option<control::Serving> {
     control::serve(vec![entry])
         .inspect_err(|error| note(&format!("note: akvfs status will not show this: {error}")))
@@ -30,6 +30,7 @@ impl Opened {
             view: view.clone(),
             problem: control::Problem::default(),
             restore: control::Restore::default(),
+            ending: control::Ending::default(),
         }
     }
 

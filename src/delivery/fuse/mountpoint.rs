@@ -319,6 +319,14 @@ pub(super) fn detach(dir: &Path) -> Result<()> {
     Err(failed(printable(&String::from_utf8_lossy(&output.stderr), 512)))
 }
 
+/// Whether a mount of akvfs is what stands at the directory.
+///
+/// # Errors
+/// The mount table cannot be read.
+pub(crate) fn is_mounted(dir: &Path) -> Result<bool> {
+    Ok(found(dir)?.is_some_and(|mount| mount.ours))
+}
+
 /// Ends a mount of akvfs. Its server notices and ends too.
 ///
 /// # Errors

@@ -141,6 +141,16 @@ impl Mounted {
         }
     }
 
+    /// Whether [`Mounted::unmount`] could take the mount away now.
+    ///
+    /// # Errors
+    /// Another mount stands on it.
+    pub(crate) async fn may_unmount(&self) -> Result<()> {
+        let (dir, mount) = (self.dir.clone(), self.mount.clone());
+        let looked = tokio::task::spawn_blocking(move || is_on_top(&dir, &mount).map(drop)).await;
+        looked.unwrap_or_else(|_| Err(Error::task_failed()))
+    }
+
     /// Ends the mount: no new fetches, running ones finish (bounded by the open timeout), and the
     /// mount is taken away if it is still ours. Open files stay readable while this process lives.
     ///
@@ -166,13 +176,18 @@ impl Drop for Mounted {
 
 /// Takes the mount away, unless it is gone and perhaps another one stands there.
 fn detach_ours(dir: &Path, mount: &Found) -> Result<()> {
+    if is_on_top(dir, mount)? { mountpoint::detach(dir) } else { Ok(()) }
+}
+
+/// Whether the mount is there to be taken away; else it is gone.
+fn is_on_top(dir: &Path, mount: &Found) -> Result<bool> {
     if mountpoint::found(dir)?.as_ref() == Some(mount) {
-        return mountpoint::detach(dir);
+        return Ok(true);
     }
     if mountpoint::buried(dir, mount)? {
         let what = format!("cannot unmount {}: another mount stands on it", dir.display());
         return Err(Error::new(Code::Local, what)
             .fix(format!("unmount that one, then run akvfs unmount {}", dir.display())));
     }
-    Ok(())
+    Ok(false)
 }
