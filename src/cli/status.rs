@@ -134,10 +134,13 @@ impl Row {
             widths.max().unwrap_or(0).max(title.len())
         };
         let (name, version) = (width(object, "OBJECT"), width(version, "VERSION"));
-        lines.push(format!("  {:name$}  {:version$}  STATE", "OBJECT", "VERSION"));
+        let opened = width(opens, "OPENS");
+        let [first, second, third] = ["OBJECT", "VERSION", "OPENS"];
+        lines.push(format!("  {first:name$}  {second:version$}  {third:>opened$}  STATE"));
         for one in &served.objects {
-            let (object, shown) = (object(one), self::version(one));
-            lines.push(format!("  {object:name$}  {shown:version$}  {}", state(one)));
+            let (object, shown, opens) = (object(one), self::version(one), opens(one));
+            let state = state(one);
+            lines.push(format!("  {object:name$}  {shown:version$}  {opens:>opened$}  {state}"));
             lines.extend(one.error.as_ref().map(|error| {
                 format!("    {}, {}", plain(&error.message), since(error.at.as_deref()))
             }));
@@ -155,6 +158,10 @@ fn object(object: &Object) -> String {
 
 fn version(object: &Object) -> String {
     object.version.as_deref().map_or_else(|| "-".to_owned(), |version| printable(version, 64))
+}
+
+fn opens(object: &Object) -> String {
+    object.opens.map_or_else(|| "-".to_owned(), |opens| opens.to_string())
 }
 
 /// In a few words, the worst first.
@@ -212,6 +219,7 @@ mod tests {
             files: vec![name.to_owned()],
             version: version.map(str::to_owned),
             generation: 2,
+            opens: None,
             created: long_ago(),
             expires: None,
             not_before: None,
@@ -226,7 +234,7 @@ mod tests {
             at: long_ago(),
         };
         let objects = vec![
-            object("one", Some("0123")),
+            Object { opens: Some(12), ..object("one", Some("0123")) },
             Object { stale_since: long_ago(), expires: long_ago(), ..object("old", Some("4")) },
             Object { withdrawn: Some("forbidden".to_owned()), ..object("gone", None) },
             Object { error: Some(error), ..object("two\n", None) },
@@ -256,11 +264,11 @@ mod tests {
             "/run/[31mapp  (sync of uid 1000, process 7)\n",
             "  source      class app\n  identity    pod identity\n  generation  3, ",
             " days ago\n  error       disk full\n",
-            "  OBJECT       VERSION  STATE\n  secret/one   0123     as of ",
-            "  secret/old   4        stale since ",
+            "  OBJECT       VERSION  OPENS  STATE\n  secret/one   0123        12  as of ",
+            "  secret/old   4            -  stale since ",
             " days ago, expired ",
-            "  secret/gone  -        taken away: forbidden\n",
-            "  secret/two   -        not fetched yet\n    not[2J yours, ",
+            "  secret/gone  -            -  taken away: forbidden\n",
+            "  secret/two   -            -  not fetched yet\n    not[2J yours, ",
             " days ago\n  and 5 more objects\n",
         ] {
             assert!(table.contains(part), "{part:?} in {table}");

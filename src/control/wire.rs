@@ -120,6 +120,9 @@ pub(crate) struct Object {
     pub(crate) version: Option<String>,
     /// The generation that brought it.
     pub(crate) generation: u32,
+    /// How often a file of it was opened since the mount began. Nothing: that of plain files is not known.
+    #[serde(default)]
+    pub(crate) opens: Option<u64>,
     /// Of the version, as the vault says; RFC 3339. It is shown whatever they say.
     pub(crate) created: Option<String>,
     pub(crate) expires: Option<String>,
@@ -161,10 +164,11 @@ impl Served {
             entry.view.status();
         let all = objects.len();
         let mut names = 0;
-        let objects = objects.into_iter().map(Object::from).take_while(|object| {
-            names += object.files.len().max(1);
-            names <= MAX_NAMES
-        });
+        let objects =
+            objects.into_iter().map(|one| Object::of(one, entry.kind)).take_while(|object| {
+                names += object.files.len().max(1);
+                names <= MAX_NAMES
+            });
         let objects: Vec<Object> = objects.collect();
         Self {
             kind: entry.kind,
@@ -184,14 +188,15 @@ impl Served {
     }
 }
 
-impl From<ObjectStatus> for Object {
-    fn from(status: ObjectStatus) -> Self {
+impl Object {
+    fn of(status: ObjectStatus, kind: Kind) -> Self {
         Self {
             kind: status.kind.as_str().to_owned(),
             name: status.name,
             files: status.files,
             version: status.version,
             generation: status.birth,
+            opens: (kind == Kind::Mount).then_some(status.opens),
             created: status.created.and_then(time),
             expires: status.expires.and_then(time),
             not_before: status.not_before.and_then(time),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::View;
@@ -187,8 +188,11 @@ impl View {
     }
 
     /// Keeps the file's bytes until [`View::release`], whatever happens to its generation; unless the
-    /// vault refuses its object.
+    /// vault refuses its object. Every open is counted.
     pub fn hold(&self, id: NodeId, slot: &Arc<Slot>) {
+        if let Some(planned) = self.plan.objects.get(slot.object) {
+            planned.opens.fetch_add(1, Ordering::Relaxed);
+        }
         self.open_files().entry(id).or_insert_with(|| (0, slot.clone())).0 += 1;
     }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 
 use crate::class::ObjectSpec;
 use crate::error::{Error, Result};
@@ -59,6 +60,8 @@ pub(super) struct PlannedObject {
     pub(super) nodes: Vec<u32>,
     /// How many files it may have; which of them there are, its content decides.
     pub(super) files: usize,
+    /// How often one of its files was opened.
+    pub(super) opens: AtomicU64,
 }
 
 /// A version history: objects that one list of the vault gives their versions.
@@ -153,7 +156,13 @@ impl Plan {
         for (number, (spec, paths)) in objects.into_iter().zip(paths).enumerate() {
             // Positions count from the first.
             let unit = number - spec.position.map_or(0, |position| position as usize);
-            planned.push(PlannedObject { spec, unit, nodes: Vec::new(), files: paths.len() });
+            planned.push(PlannedObject {
+                spec,
+                unit,
+                nodes: Vec::new(),
+                files: paths.len(),
+                opens: AtomicU64::new(0),
+            });
         }
         for (index, node) in tree.all() {
             if let NodeKind::File { object, .. } = node.kind

@@ -1,5 +1,6 @@
 //! What a view can say about itself: names, versions, errors; never a value.
 
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::View;
@@ -42,6 +43,9 @@ pub struct ObjectStatus {
     pub version: Option<String>,
     /// The generation that brought what is shown.
     pub birth: u32,
+    /// How often a file of it was opened since the view began, whatever its version was; plain files are
+    /// not opened here.
+    pub opens: u64,
     /// When that version was created.
     pub created: Option<SystemTime>,
     /// When it expires. It is shown all the same.
@@ -77,6 +81,7 @@ impl View {
                 files: self.files(planned, current),
                 version: content.map(|content| content.version.clone()),
                 birth: slot.birth,
+                opens: planned.opens.load(Ordering::Relaxed),
                 created,
                 expires,
                 not_before,

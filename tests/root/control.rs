@@ -52,11 +52,15 @@ network_test! {
         assert_eq!((&mount["objects"][0]["version"], &sync["generation"]), (&Value::Null, &json!(1)));
         assert!(sync["objects"][1]["version"].is_string());
         let table = String::from_utf8(site.akvfs(&["status"]).stdout).unwrap();
-        for part in ["  (mount of uid 0, process ", "secret/one  -        not fetched yet", "vault.azure.net"] {
+        for part in ["  (mount of uid 0, process ", "secret/one  -            0  not fetched yet", "vault.azure.net"] {
             assert!(table.contains(part), "{part}: {table}");
         }
 
         assert_eq!(std::fs::read_to_string(tree.join("one")).unwrap(), site.one);
+        let opens = || served(&site).iter().map(|one| one["objects"][0]["opens"].clone()).collect::<Vec<_>>();
+        assert_eq!(opens(), [Value::Null, json!(1)]);
+        assert_eq!(std::fs::read_to_string(tree.join("one")).unwrap(), site.one);
+        assert_eq!(opens(), [Value::Null, json!(2)]);
         let link = site.azure.path("link");
         symlink(&tree, &link).unwrap();
         let nothing = site.akvfs(&["refresh", link.to_str().unwrap()]);
