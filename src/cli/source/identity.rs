@@ -135,6 +135,21 @@ fn is_program(path: &Path) -> bool {
 
 /// The claim in a line for people; ids are no secrets, secrets are not in it.
 pub(super) fn describe(claim: &Claim) -> String {
+    let (Claim::ServicePrincipal { tenant, .. }
+    | Claim::Certificate { tenant, .. }
+    | Claim::Workload { tenant, .. }
+    | Claim::Binding { tenant, .. }) = claim
+    else {
+        return client(claim);
+    };
+    // As with the client's id: what is no GUID may be a secret that stands in the wrong place.
+    match Some(tenant.as_str()).filter(|tenant| class::claim::is_guid(tenant)) {
+        Some(tenant) => format!("{} in tenant {tenant}", client(claim)),
+        None => client(claim),
+    }
+}
+
+fn client(claim: &Claim) -> String {
     match claim {
         Claim::ServicePrincipal { client_id, .. } | Claim::Certificate { client_id, .. }
             if class::claim::is_guid(client_id) =>
@@ -154,5 +169,28 @@ pub(super) fn describe(claim: &Claim) -> String {
         Claim::Managed { client_id: None } => "system-assigned identity".to_owned(),
         Claim::Pod(_) => "pod identity".to_owned(),
         Claim::Binding { client_id, .. } => format!("identity binding {client_id}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::class::Tenant;
+
+    #[test]
+    fn an_identity_is_told_with_its_tenant_and_without_what_is_no_id() {
+        const ID: &str = "ce271f1c-0000-4000-8000-00000000dead";
+        let told = |tenant: &str, client_id: &str| {
+            describe(&Claim::ServicePrincipal {
+                tenant: Tenant::parse(tenant).unwrap(),
+                client_id: client_id.to_owned(),
+                client_secret: "canary".to_owned().into(),
+            })
+        };
+        assert_eq!(told(ID, ID), format!("service principal {ID} in tenant {ID}"));
+        assert_eq!(told("canary", ID), format!("service principal {ID}"));
+        let swapped = told(ID, "canary");
+        assert_eq!(swapped, format!("service principal (clientid is no GUID) in tenant {ID}"));
+        assert_eq!(describe(&Claim::Managed { client_id: None }), "system-assigned identity");
     }
 }
