@@ -24,6 +24,7 @@ mod object;
 mod plan;
 mod publish;
 mod refresh;
+mod run;
 mod shown;
 mod slot;
 mod status;
@@ -61,7 +62,8 @@ use crate::secret::Secret;
 use generation::Generations;
 use ledger::{Ledger, Moment};
 use plan::PlannedObject;
-use refresh::{Runs, Schedule};
+use refresh::Schedule;
+use run::Runs;
 use slot::{Content, Wanted};
 
 /// How often a fetch is begun anew because the vault took something back in the meantime.
@@ -78,6 +80,9 @@ pub struct Limits {
     pub queue: usize,
     /// A fetch's own limit, waiting for its turn included; waiters have their own deadlines.
     pub fetch_limit: Duration,
+    /// The limit of one look for a new version, from its turn on: twice a fetch's, because nobody waits
+    /// and the vault may ask for a pause as long as that.
+    pub look_limit: Duration,
     /// How long after the vault's last positive answer an object stays while the vault cannot be asked.
     pub max_stale: Duration,
 }
@@ -89,6 +94,7 @@ impl Default for Limits {
             fetches: 16,
             queue: 256,
             fetch_limit: Duration::from_secs(30),
+            look_limit: Duration::from_secs(60),
             max_stale: Duration::from_secs(24 * 3600),
         }
     }

@@ -2,9 +2,13 @@
 //!
 //! The origin confirms a refusal before it tells somebody who shows a value, so a refusal counts here
 //! as it comes. Whatever else fails says nothing about the object.
+//!
+//! A look's time is its own and begins with its turn. Whoever waits for the refresh may have less: what
+//! has no answer by then asks again with the time that it has, and its reason so far is the caller's.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures_util::FutureExt;
@@ -14,6 +18,7 @@ use super::history::Listed;
 use super::ledger::Moment;
 use super::object::{Obtained, rendered};
 use super::plan::{History, PlannedObject};
+use super::run::Run;
 use super::slot::{Content, Slot, Wanted};
 use super::{View, history, late};
 use crate::class::{ObjectSpec, Version};
@@ -61,8 +66,37 @@ impl Trouble {
 }
 
 impl View {
-    /// Looks at the unit that begins with this object.
-    pub(super) async fn look(&self, unit: usize, deadline: Instant) -> Looked {
+    /// Looks at the unit that begins with this object, once it has its turn. Nothing: it was not asked,
+    /// because the vault has not answered about so many others, or nobody wants to know any more.
+    pub(super) async fn look(&self, unit: usize, run: &Run<'_>) -> Option<Looked> {
+        let _turn = self.fetches.acquire().await.ok()?;
+        if run.gave_up() || self.closed.load(Ordering::Acquire) {
+            return None;
+        }
+        let begun = Instant::now();
+        let end = begun + self.limits.look_limit;
+        let looked = match run.callers_end(unit, begun, end) {
+            None => self.look_until(unit, end).await,
+            Some(callers) => {
+                let looked = self.look_until(unit, callers).await;
+                match &looked.trouble {
+                    Some(Trouble::Unanswered(error))
+                        if Instant::now() >= callers || error.is_hurried() =>
+                    {
+                        run.explain(unit, error);
+                        self.look_until(unit, end).await
+                    }
+                    _ => looked,
+                }
+            }
+        };
+        if let Some(Trouble::Unanswered(_)) = looked.trouble {
+            run.was_in_vain(begun.elapsed());
+        }
+        Some(looked)
+    }
+
+    async fn look_until(&self, unit: usize, deadline: Instant) -> Looked {
         let work = async {
             match self.plan.history(unit) {
                 Some(history) => self.look_at_history(history, Demand::REFRESH, deadline).await,
@@ -115,13 +149,10 @@ impl View {
         spec: &ObjectSpec,
         deadline: Instant,
     ) -> Result<Arc<crate::vault::ObjectVersion>> {
-        let work = async {
-            let _turn = self.fetches.acquire().await.map_err(|_| Error::task_failed())?;
-            self.origin.get(ObjectRef::of(spec), Demand::REFRESH, deadline).await
-        };
+        let work = self.origin.get(ObjectRef::of(spec), Demand::REFRESH, deadline);
         tokio::time::timeout_at(deadline.into(), work)
             .await
-            .unwrap_or_else(|_| Err(late(None, "no answer before the refresh's deadline")))
+            .unwrap_or_else(|_| Err(late(None, "no answer before the look's deadline")))
             .map_err(|error| error.context(spec.error_prefix()))
     }
 
@@ -133,7 +164,7 @@ impl View {
     }
 
     /// What the members of a history are from now on, where that differs. A version that only moves on
-    /// brings its content along.
+    /// brings its content along. The caller has a turn, or is alone with the view.
     pub(super) async fn look_at_history(
         &self,
         history: &History,
@@ -168,10 +199,7 @@ impl View {
         };
         let held: Vec<_> = slots.iter().filter_map(|slot| slot.live().cloned()).collect();
         let asked = Moment::now(&self.clock);
-        let listed = {
-            let _turn = self.fetches.acquire().await.map_err(|_| lost())?;
-            history::listed(self.origin.as_ref(), &history.spec, demand, deadline).await
-        };
+        let listed = history::listed(self.origin.as_ref(), &history.spec, demand, deadline).await;
         let listed = listed.map_err(Trouble::of)?;
         let gone = |content: &Content| !listed.has(&content.version);
         if listed.some_disabled || !self.ledger.held(planned.unit, gone).is_empty() {
@@ -234,8 +262,6 @@ impl View {
                     // Whoever has read this name gets the next value without waiting; and only its
                     // content can tell which files there are.
                     None if was_filled || several => {
-                        let _turn =
-                            self.fetches.acquire().await.map_err(|_| Error::task_failed())?;
                         let content = self.content(slot.object, id, deadline).await?;
                         *fetched = true;
                         Some(content)

@@ -42,6 +42,8 @@ struct Entry {
     checked: Option<Moment>,
     /// Since when it cannot be asked.
     stale: Option<SystemTime>,
+    /// The last refresh did not ask about it, because the vault did not answer about others.
+    passed_over: bool,
     /// How often the vault took something back.
     refusals: u64,
     contents: Vec<Weak<Content>>,
@@ -87,6 +89,7 @@ impl Ledger {
     pub(super) fn answered(&self, unit: usize, asked: Moment) -> bool {
         self.change(unit, |entry| {
             entry.checked_at(asked);
+            entry.passed_over = false;
             entry.stale.take().is_some()
         })
         .unwrap_or_default()
@@ -94,7 +97,7 @@ impl Ledger {
 
     /// The vault can be asked about the object, whatever it says.
     pub(super) fn reached(&self, unit: usize) {
-        self.change(unit, |entry| entry.stale = None);
+        self.change(unit, |entry| (entry.stale, entry.passed_over) = (None, false));
     }
 
     /// The vault cannot be asked about the object. Whether its last positive answer is older than so
@@ -102,21 +105,36 @@ impl Ledger {
     pub(super) fn unanswered(&self, unit: usize, now: Moment, most: Duration) -> bool {
         self.change(unit, |entry| {
             entry.stale.get_or_insert(now.wall);
-            let age = |checked: Moment| now.instant.saturating_duration_since(checked.instant);
-            entry.checked.is_some_and(|checked| age(checked) >= most)
+            entry.passed_over = false;
+            entry.is_overdue(now, most)
         })
         .unwrap_or_default()
     }
 
-    /// When the first of the stale objects, except these, has been so for as long as it may.
+    /// The vault was not asked about the object, because it did not answer about others. Whether its
+    /// last positive answer is older than so long; only then that makes the object stale.
+    pub(super) fn passed_over(&self, unit: usize, now: Moment, most: Duration) -> bool {
+        self.change(unit, |entry| {
+            entry.passed_over = true;
+            let overdue = entry.is_overdue(now, most);
+            if overdue {
+                entry.stale.get_or_insert(now.wall);
+            }
+            overdue
+        })
+        .unwrap_or_default()
+    }
+
+    /// When the first of the objects that are stale or were passed over, except these, has been so for as long as it may.
     pub(super) fn patience_ends(
         &self,
         most: Duration,
         except: impl Fn(usize) -> bool,
     ) -> Option<Instant> {
         let entries = self.entries();
-        let stale = entries.iter().enumerate().filter(|(_, entry)| entry.stale.is_some());
-        let ends = stale
+        let waits = |entry: &Entry| entry.stale.is_some() || entry.passed_over;
+        let waiting = entries.iter().enumerate().filter(|(_, entry)| waits(entry));
+        let ends = waiting
             .filter(|(unit, _)| !except(*unit))
             .filter_map(|(_, entry)| entry.checked?.instant.checked_add(most));
         ends.min()
@@ -183,6 +201,11 @@ impl Ledger {
 }
 
 impl Entry {
+    fn is_overdue(&self, now: Moment, most: Duration) -> bool {
+        let age = |checked: Moment| now.instant.saturating_duration_since(checked.instant);
+        self.checked.is_some_and(|checked| age(checked) >= most)
+    }
+
     fn checked_at(&mut self, asked: Moment) {
         if self.checked.is_none_or(|checked| checked.instant < asked.instant) {
             self.checked = Some(asked);

@@ -15,11 +15,13 @@ use super::history::Listed;
 use super::ledger::Moment;
 use super::plan::{DATA_NAME, GENERATION, Layout};
 use super::slot::Wanted;
-use super::{NodeId, View};
+use super::{NodeId, View, late};
 use crate::error::{Code, Error, Result};
 
 /// A delivery that cannot show a change in this time shows it late; nothing waits longer for it.
 const SHOW: Duration = Duration::from_secs(5);
+/// Of what may not stay any longer.
+const TOO_LONG: &str = "the vault has not answered for too long";
 /// Announcements that a delivery may lag behind.
 const LAG: usize = 16;
 
@@ -59,6 +61,13 @@ pub(super) struct Published {
     withdrawn: Vec<NodeId>,
 }
 
+impl Batch {
+    /// Something was not looked at.
+    pub(super) fn incomplete(&mut self) {
+        self.unknown = true;
+    }
+}
+
 impl View {
     /// What follows from one look; returns what went wrong.
     pub(super) fn weigh(&self, unit: usize, looked: Looked, batch: &mut Batch) -> Option<Error> {
@@ -82,10 +91,8 @@ impl View {
                 batch.unknown = true;
                 match self.ledger.unanswered(unit, now, self.limits.max_stale) {
                     true => {
-                        error = error.context("the vault has not answered for too long");
-                        self.remove(unit, Code::Unavailable, batch, |_| true);
-                        batch.refused.push((unit, Code::Unavailable));
-                        "; its files are taken away until the vault gives it again"
+                        error = error.context(TOO_LONG);
+                        self.give_up(unit, batch)
                     }
                     false => "; its files stay as they are, stale",
                 }
@@ -98,6 +105,27 @@ impl View {
         };
         self.ledger.failed(unit, &error, now.wall, consequence);
         Some(error)
+    }
+
+    /// What follows for a unit that was not asked about, because the vault did not answer about others:
+    /// nothing, unless its last positive answer is too long ago. Then that went wrong.
+    pub(super) fn pass_over(&self, unit: usize, batch: &mut Batch) -> Option<Error> {
+        let now = Moment::now(&self.clock);
+        if self.is_gone(unit) || !self.ledger.passed_over(unit, now, self.limits.max_stale) {
+            return None;
+        }
+        let what = "not asked again, the vault did not answer about others";
+        let error = late(self.plan.objects.get(unit), what).context(TOO_LONG);
+        let consequence = self.give_up(unit, batch);
+        self.ledger.failed(unit, &error, now.wall, consequence);
+        Some(error)
+    }
+
+    /// Takes away what cannot be asked about any more, and says so.
+    fn give_up(&self, unit: usize, batch: &mut Batch) -> &'static str {
+        self.remove(unit, Code::Unavailable, batch, |_| true);
+        batch.refused.push((unit, Code::Unavailable));
+        "; its files are taken away until the vault gives it again"
     }
 
     /// Takes away the objects of a unit that show such a version.

@@ -8,16 +8,19 @@
 //! nobody back, and nobody holds it. In the flat layout every entry is on its own.
 //!
 //! One refresh runs at a time, as a task of its own. Whoever comes while one runs waits for the next
-//! one, which is then everybody's: what it finds was asked for after all of them came.
+//! one, which is then everybody's: what it finds was asked for after all of them came. It goes on until
+//! everything was looked at, whoever waits how long ([`super::run`]). What was not looked at after all
+//! stays as it is: that says nothing about it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{FutureExt, StreamExt, stream};
 
 use super::publish::Batch;
-use super::{View, late};
+use super::run::{Patience, Run};
+use super::{Limits, View};
 use crate::error::{Code, Error, Result};
 use crate::fetch::Demand;
 use crate::jitter;
@@ -28,19 +31,12 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// What a refresh came to.
 #[derive(Clone, Debug, Default)]
 pub struct Refreshed {
-    /// Objects the vault was asked about; a version history is one.
+    /// Objects the vault was asked about, in vain or not; a version history is one.
     pub checked: usize,
     /// Files with new content, new ones and vanished ones; visible when this is returned.
     pub changed: Vec<String>,
-    /// Why objects could not be checked or shown.
+    /// Why objects could not be checked or shown, or were not looked at.
     pub failures: Vec<Error>,
-}
-
-/// One run at a time, and what the last one came to.
-#[derive(Default)]
-pub(super) struct Runs {
-    pub(super) begun: AtomicU64,
-    pub(super) last: tokio::sync::Mutex<(u64, Refreshed)>,
 }
 
 /// When somebody looked, and will look.
@@ -83,47 +79,101 @@ impl View {
     }
 
     /// Asks the vault about everything that is shown and publishes what changed. Begins after this call;
-    /// callers that wait for a running one share the next. The work goes on when the caller goes away.
+    /// callers that wait for a running one share the next. It goes on when the caller goes away, or waits
+    /// no longer than until `deadline`: then this is what is known so far.
     pub async fn refresh(self: &Arc<Self>, deadline: Instant) -> Refreshed {
-        let before = self.runs.begun.load(Ordering::Acquire);
-        let view = self.clone();
-        let run = async move {
-            let Ok(mut last) =
-                tokio::time::timeout_at(deadline.into(), view.runs.last.lock()).await
-            else {
-                return failed(late(None, "another refresh is still running"));
-            };
-            if last.0 > before {
-                return last.1.clone();
-            }
-            let number = view.runs.begun.fetch_add(1, Ordering::AcqRel) + 1;
-            *last = (number, view.run(deadline).await);
-            last.1.clone()
-        };
-        tokio::spawn(run).await.unwrap_or_else(|_| failed(Error::task_failed()))
+        self.next_run(Patience::Until(deadline)).await
     }
 
-    async fn run(self: &Arc<Self>, deadline: Instant) -> Refreshed {
+    /// The same for somebody who waits so long for a refresh that runs already, and then again for his
+    /// own.
+    pub async fn refresh_in_turn(self: &Arc<Self>, time: Duration) -> Refreshed {
+        self.next_run(Patience::Each(time)).await
+    }
+
+    async fn next_run(self: &Arc<Self>, patience: Patience) -> Refreshed {
+        let before = self.runs.begun.load(Ordering::Acquire);
+        let (view, turn_ends) = (self.clone(), patience.end());
+        let run = tokio::spawn(async move {
+            let mut last = within(turn_ends, view.runs.last.lock()).await?;
+            if last.0 <= before {
+                let number = view.runs.begun.fetch_add(1, Ordering::AcqRel) + 1;
+                *last = (number, view.run(number, patience.end()).await);
+            }
+            Some(last.1.clone())
+        });
+        let patient = async {
+            let mut progress = self.runs.progress.subscribe();
+            let begun = progress.wait_for(|progress| progress.number > before);
+            if within(turn_ends, begun).await.is_some() {
+                within(patience.end(), std::future::pending::<()>()).await;
+            }
+        };
+        let so_far = async {
+            patient.await;
+            self.runs.so_far(before).await
+        };
+        let done = tokio::select! {
+            biased;
+            done = run => done.map_err(|_| Error::task_failed()),
+            so_far = so_far => Ok(Some(so_far)),
+        };
+        match done {
+            Ok(Some(done)) => done,
+            // Its turn has not come.
+            Ok(None) => self.runs.so_far(before).await,
+            Err(error) => failed(error),
+        }
+    }
+
+    async fn run(self: &Arc<Self>, number: u64, callers_end: Option<Instant>) -> Refreshed {
         self.generations_mut(|generations| generations.forget_old(self.clock.now()));
-        let units = self.units();
-        let mut done = Refreshed { checked: units.len(), ..Refreshed::default() };
+        let mut units = self.units();
+        let all = units.len();
+        let run = Run::begin(&self.runs, number, all, callers_end, &self.limits);
+        let mut done = Refreshed::default();
         if self.closed.load(Ordering::Acquire) {
-            done.failures.push(Error::new(Code::Draining, "the filesystem is being unmounted"));
+            done.failures.push(closed());
             return done;
         }
-        let mut batch = Batch::default();
-        // Half of the fetches at most: opens must not queue behind a refresh.
-        let mut looks = stream::iter(units)
-            .map(|unit| async move { (unit, self.look(unit, deadline).await) })
-            .buffer_unordered((self.limits.fetches / 2).max(1));
-        while let Some((unit, looked)) = looks.next().await {
-            done.failures.extend(self.weigh(unit, looked, &mut batch));
+        let first = self.runs.first.load(Ordering::Relaxed);
+        let before = units.partition_point(|unit| *unit < first);
+        units.rotate_left(before);
+        let (mut batch, mut left) = (Batch::default(), Vec::new());
+        let mut looks = stream::iter(units.into_iter().enumerate())
+            .map(|(place, unit)| {
+                let look = self.look(unit, &run);
+                async move { (place, unit, look.await) }
+            })
+            .buffer_unordered(self.limits.looks());
+        while let Some((place, unit, looked)) = looks.next().await {
+            let Some(looked) = looked else {
+                left.push((place, unit));
+                continue;
+            };
+            done.checked += 1;
+            let failure = self.weigh(unit, looked, &mut batch);
+            self.runs.looked(unit, failure.as_ref());
+            done.failures.extend(failure);
         }
         drop(looks);
+        left.sort_unstable();
+        self.runs.first.store(left.first().map_or(0, |(_, unit)| *unit), Ordering::Relaxed);
+        if !left.is_empty() {
+            batch.incomplete();
+            if self.closed.load(Ordering::Acquire) {
+                done.failures.push(closed());
+            } else {
+                let over = left.iter().filter_map(|(_, unit)| self.pass_over(*unit, &mut batch));
+                done.failures.extend(over);
+                done.failures.push(passed_over(left.len(), all));
+            }
+        }
         match self.publish(batch) {
             Ok(published) => {
                 let files = published.changed.iter();
                 done.changed = files.map(|(node, _)| self.plan.tree.path(*node)).collect();
+                self.runs.found(&done);
                 self.announce(published).await;
             }
             Err(error) => done.failures.push(error),
@@ -143,8 +193,7 @@ impl View {
             self.schedule().next_look = Some(self.clock.wall() + pause);
             self.clock.sleep(pause).await;
             self.schedule().next_look = None;
-            let limit = interval.max(self.limits.fetch_limit);
-            let done = self.refresh(Instant::now() + limit).await;
+            let done = self.next_run(Patience::Endless).await;
             if !done.changed.is_empty() {
                 tracing::info!(files = done.changed.len(), "new versions are shown");
             }
@@ -153,14 +202,16 @@ impl View {
 
     fn pause(&self, interval: Duration) -> Duration {
         let pause = jittered(interval);
-        let current = self.generations().current.clone();
-        let gone = |unit: usize| {
-            let members = current.slots.get(self.plan.members(unit)).unwrap_or_default();
-            !members.iter().any(|slot| slot.exists())
-        };
-        let end = self.ledger.patience_ends(self.limits.max_stale, gone);
+        let end = self.ledger.patience_ends(self.limits.max_stale, |unit| self.is_gone(unit));
         let left = end.map(|end| end.saturating_duration_since(self.clock.now()).max(SHORTEST));
         left.map_or(pause, |left| left.min(pause))
+    }
+
+    /// Whether nothing of a unit is there.
+    pub(super) fn is_gone(&self, unit: usize) -> bool {
+        let current = self.generations().current.clone();
+        let members = current.slots.get(self.plan.members(unit)).unwrap_or_default();
+        !members.iter().any(|slot| slot.exists())
     }
 
     pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
@@ -179,7 +230,34 @@ impl View {
     }
 }
 
-fn failed(error: Error) -> Refreshed {
+impl Limits {
+    /// Looks at the same time: half of the fetches at most, opens must not queue behind a refresh.
+    pub(super) fn looks(&self) -> usize {
+        (self.fetches / 2).max(1)
+    }
+}
+
+/// Waits for it, at most until then. Nothing: it has not come.
+async fn within<T>(end: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match end {
+        Some(end) => tokio::time::timeout_at(end.into(), work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Code::Draining, "the filesystem is being unmounted")
+}
+
+/// The vault did not answer, so the others were not asked.
+fn passed_over(left: usize, all: usize) -> Error {
+    let what = format!("the vault does not answer: {left} of {all} objects were not looked at");
+    tracing::warn!("{what}");
+    Error::new(Code::TimedOut, what)
+        .fix("check the vault's health; the next refresh begins with them")
+}
+
+pub(super) fn failed(error: Error) -> Refreshed {
     Refreshed { failures: vec![error], ..Refreshed::default() }
 }
 

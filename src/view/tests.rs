@@ -4,6 +4,7 @@ mod history;
 mod last_good;
 mod model;
 mod removal;
+mod runs;
 mod schedule;
 mod separate;
 mod shown;
@@ -50,6 +51,8 @@ struct Fake {
     gates: Mutex<HashMap<String, Gate>>,
     /// A version that is listed and not there.
     missing: Mutex<String>,
+    /// How long every answer takes.
+    takes: Mutex<Duration>,
     clock: Clock,
 }
 
@@ -62,6 +65,7 @@ impl Default for Fake {
             expires: Mutex::default(),
             gates: Mutex::default(),
             missing: Mutex::new("none".to_owned()),
+            takes: Mutex::default(),
             clock: Clock::adjustable(),
         }
     }
@@ -118,7 +122,11 @@ impl Origin for Fake {
         self.requests.lock().unwrap().push(name.clone());
         let answer = self.answers.lock().unwrap().get(&name).copied();
         let gate = self.gates.lock().unwrap().remove(&name);
+        let takes = *self.takes.lock().unwrap();
         Box::pin(async move {
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
             if let Some(Gate(gate)) = gate {
                 gate.0.notify_one();
                 gate.1.notified().await;
@@ -201,6 +209,15 @@ fn view(layout: Layout) -> (Arc<Fake>, Arc<View>) {
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
+}
+
+/// Polls until it holds.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < end, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// The node that a path leads to now, through `..data` where there is one.

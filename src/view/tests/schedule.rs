@@ -4,15 +4,6 @@ use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Polls until it holds.
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < end, "never happened: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
 #[test]
 fn pauses_differ_by_a_tenth_at_most() {
     let hundred = Duration::from_secs(100);
