@@ -83,6 +83,8 @@ pub struct Limits {
     /// The limit of one look for a new version, from its turn on: twice a fetch's, because nobody waits
     /// and the vault may ask for a pause as long as that.
     pub look_limit: Duration,
+    /// A delivery that takes longer to show a change shows it late; a refresh waits no longer for it.
+    pub show_limit: Duration,
     /// How long after the vault's last positive answer an object stays while the vault cannot be asked.
     pub max_stale: Duration,
 }
@@ -95,6 +97,7 @@ impl Default for Limits {
             queue: 256,
             fetch_limit: Duration::from_secs(30),
             look_limit: Duration::from_secs(60),
+            show_limit: Duration::from_secs(30),
             max_stale: Duration::from_secs(24 * 3600),
         }
     }

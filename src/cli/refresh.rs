@@ -13,7 +13,8 @@ use super::{note, say};
 
 /// Look for new versions of a mount or sync now
 ///
-/// Prints the files that changed. The exit code is 0 when every object was looked at, changed or not.
+/// Prints the files that changed. The exit code is 0 when every object was looked at, changed or not, and
+/// what changed is shown.
 #[derive(ClapArgs, Debug)]
 pub(super) struct Args {
     /// Where it is
@@ -40,8 +41,11 @@ pub(super) async fn run(args: Args) -> Result<()> {
     tell(&report, args.json)?;
     match report.failures.len() {
         0 => Ok(()),
-        1 => Err(Error::new(Code::Local, "1 object could not be refreshed")),
-        count => Err(Error::new(Code::Local, format!("{count} objects could not be refreshed"))),
+        1 => Err(Error::new(Code::Local, "not everything could be refreshed: 1 failure")),
+        count => {
+            let what = format!("not everything could be refreshed: {count} failures");
+            Err(Error::new(Code::Local, what))
+        }
     }
 }
 
@@ -60,7 +64,8 @@ fn tell(report: &RefreshReport, json: bool) -> Result<()> {
         note(&format!("and {} more", report.omitted));
     }
     if report.changed.is_empty() {
-        note(&format!("{} objects looked at, nothing is new", report.checked));
+        let known = if report.failures.is_empty() { ", nothing is new" } else { "" };
+        note(&format!("{} objects looked at{known}", report.checked));
     }
     Ok(())
 }

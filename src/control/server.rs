@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -19,10 +19,14 @@ use crate::peer::is_welcome;
 
 const MAX_REQUEST: u64 = 64 * 1024;
 const MAX_CONNECTIONS: u32 = 16;
-/// For the request to come, and again for the answer to go.
+/// For the request to come, for what is put back, and again for the answer to go.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A refresh ends by then, and so does the wait for an unmount.
-pub(super) const LIMIT: Duration = Duration::from_secs(60);
+/// For a refresh that runs already to end, and again for the one that was asked for.
+const PATIENCE_FOR_EACH: Duration = Duration::from_secs(60);
+/// For opens to end before an unmount.
+const UNMOUNT: Duration = Duration::from_secs(60);
+/// Whatever was asked for is told by then: two refreshes, what is put back, and a little.
+pub(super) const LIMIT: Duration = Duration::from_secs(2 * 60 + 10 + 5);
 /// After an accept that failed: with no descriptor left the next one fails at once, too.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -133,10 +137,9 @@ async fn outcome(line: &[u8], entries: &[Entry]) -> Result<Outcome> {
         "status" => Ok(Outcome::Served(entries.iter().map(Served::of).collect())),
         "refresh" => {
             let entry = named(entries, &request)?;
-            let deadline = Instant::now() + LIMIT;
-            let done = entry.view.refresh(deadline).await;
+            let done = entry.view.refresh_in_turn(PATIENCE_FOR_EACH).await;
             // What cannot be written is the entry's problem.
-            let _ = tokio::time::timeout_at(deadline.into(), entry.restore.run()).await;
+            let _ = tokio::time::timeout(PATIENCE, entry.restore.run()).await;
             Ok(Outcome::Refreshed(RefreshReport::of(done, entry)))
         }
         "unmount" => {
@@ -149,7 +152,7 @@ async fn outcome(line: &[u8], entries: &[Entry]) -> Result<Outcome> {
 
 async fn unmount(entry: &Entry) -> Result<()> {
     let place = printable(&entry.directory.to_string_lossy(), 4096);
-    match tokio::time::timeout(LIMIT, entry.ending.run()).await {
+    match tokio::time::timeout(UNMOUNT, entry.ending.run()).await {
         Ok(Some(ended)) => ended,
         Ok(None) => Err(Error::new(Code::Local, format!("{place} is not a mount"))
             .fix("end akvfs sync --watch by SIGTERM; its files stay")),

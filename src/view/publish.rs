@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,8 +17,6 @@ use super::slot::Wanted;
 use super::{NodeId, View, late};
 use crate::error::{Code, Error, Result};
 
-/// A delivery that cannot show a change in this time shows it late; nothing waits longer for it.
-const SHOW: Duration = Duration::from_secs(5);
 /// Of what may not stay any longer.
 const TOO_LONG: &str = "the vault has not answered for too long";
 /// Announcements that a delivery may lag behind.
@@ -216,13 +213,16 @@ impl View {
     }
 
     /// Tells of changed files and whether each came or went, and of nodes that have no bytes any more.
-    pub(super) async fn announce(&self, published: Published) {
+    ///
+    /// # Errors
+    /// The delivery has not shown it in time.
+    pub(super) async fn announce(&self, published: Published) -> Result<()> {
         let Published { changed, withdrawn } = published;
         if changed.is_empty() && withdrawn.is_empty() {
-            return;
+            return Ok(());
         }
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(listener) = listener else { return };
+        let Some(listener) = listener else { return Ok(()) };
         let tree = &self.plan.tree;
         let nodes = changed.iter().filter_map(|(node, moved)| Some((tree.node(*node)?, *moved)));
         let names = match tree.layout {
@@ -251,8 +251,10 @@ impl View {
                 let _ = told.await;
             }
         };
-        if tokio::time::timeout(SHOW, show).await.is_err() {
-            tracing::warn!("a new generation was not shown in time; readers see it later");
-        }
+        tokio::time::timeout(self.limits.show_limit, show).await.map_err(|_| {
+            let what = "what was found is not shown yet; readers see it later";
+            tracing::warn!("{what}");
+            Error::new(Code::TimedOut, what).fix("check akvfs status and what the process logs")
+        })
     }
 }

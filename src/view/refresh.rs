@@ -33,9 +33,10 @@ const SHORTEST: Duration = Duration::from_secs(1);
 pub struct Refreshed {
     /// Objects the vault was asked about, in vain or not; a version history is one.
     pub checked: usize,
-    /// Files with new content, new ones and vanished ones; visible when this is returned.
+    /// Files with new content, new ones and vanished ones; visible when this is returned, unless a
+    /// failure says that they are not yet.
     pub changed: Vec<String>,
-    /// Why objects could not be checked or shown, or were not looked at.
+    /// Why objects could not be checked or shown, or were not looked at or shown in time.
     pub failures: Vec<Error>,
 }
 
@@ -174,7 +175,7 @@ impl View {
                 let files = published.changed.iter();
                 done.changed = files.map(|(node, _)| self.plan.tree.path(*node)).collect();
                 self.runs.found(&done);
-                self.announce(published).await;
+                done.failures.extend(self.announce(published).await.err());
             }
             Err(error) => done.failures.push(error),
         }

@@ -210,3 +210,30 @@ async fn whoever_waits_for_his_turn_has_his_own_time_after_that() {
     let done = second.await.unwrap();
     assert_eq!((done.checked, done.failures.len()), (1, 0), "{done:?}");
 }
+
+#[tokio::test]
+async fn what_is_not_shown_in_time_is_a_failure() {
+    let limits = Limits { show_limit: Duration::from_secs(1), ..Limits::default() };
+    let (fake, view) = filled(Layout::Atomic, 1, limits).await;
+    let mut announcements = view.subscribe();
+    fake.set("n0", Answer::Value(2));
+    // Of a caller that waits for it, and of one that does not.
+    for (version, time) in [(2, Duration::from_secs(20)), (3, Duration::from_millis(500))] {
+        fake.set("n0", Answer::Value(version));
+        let done = view.refresh(Instant::now() + time).await;
+        assert_eq!((done.checked, done.changed), (1, vec![name(0)]));
+        assert_eq!(done.failures.len(), 1, "{:?}", done.failures);
+        let said = done.failures[0].to_string();
+        assert!(said.contains("what was found is not shown yet"), "{said}");
+        announcements.recv().await.unwrap();
+    }
+    let shows = tokio::spawn(async move {
+        while let Some(one) = announcements.recv().await {
+            let _ = one.shown.send(());
+        }
+    });
+    fake.set("n0", Answer::Value(4));
+    let done = view.refresh(soon()).await;
+    assert_eq!((done.changed, done.failures.len()), (vec![name(0)], 0));
+    shows.abort();
+}
