@@ -56,6 +56,8 @@ enum Op {
     Deliver(usize),
     /// As an error, after all.
     Lose(usize),
+    /// What waits for its answer has waited for too long.
+    Late,
     Hours(u64),
     /// Opens a file, and keeps it open.
     Open(usize),
@@ -75,6 +77,15 @@ enum Objects {
     Plain,
     SeparateFiles,
     History,
+}
+
+/// How a refresh looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looks {
+    /// At everything at once, and with patience.
+    Together,
+    /// At one after the other, and at no more when one has no answer.
+    OneByOne,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -103,6 +114,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => any.clone().prop_map(Op::Quick),
         10 => any.clone().prop_map(Op::Deliver),
         1 => any.clone().prop_map(Op::Lose),
+        2 => Just(Op::Late),
         2 => (0..30_u64).prop_map(Op::Hours),
         10 => any.clone().prop_map(Op::Open),
         6 => any.clone().prop_map(Op::OpenOld),
@@ -117,19 +129,28 @@ fn op() -> impl Strategy<Value = Op> {
 
 #[test]
 fn a_view_shows_what_the_model_says() {
-    let layout = prop_oneof![Just(Layout::Atomic), Just(Layout::Flat)];
     let kind = prop_oneof![
         2 => Just(Objects::Plain),
         1 => Just(Objects::SeparateFiles),
         1 => Just(Objects::History),
     ];
+    compare(HISTORIES, kind, Looks::Together);
+}
+
+#[test]
+fn so_it_does_when_a_refresh_passes_things_over() {
+    let kind = prop_oneof![Just(Objects::Plain), Just(Objects::SeparateFiles)];
+    compare(HISTORIES / 2, kind, Looks::OneByOne);
+}
+
+fn compare(cases: u32, kind: impl Strategy<Value = Objects>, looks: Looks) {
+    let layout = prop_oneof![Just(Layout::Atomic), Just(Layout::Flat)];
     let histories = (layout, kind, prop::collection::vec(op(), 1..LONGEST));
-    let config =
-        Config { cases: HISTORIES * scale(), failure_persistence: None, ..Config::default() };
+    let config = Config { cases: cases * scale(), failure_persistence: None, ..Config::default() };
     let ran = TestRunner::new(config).run(&histories, |(layout, kind, ops)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let mut world = World::new(layout, kind).await;
+            let mut world = World::new(layout, kind, looks).await;
             for op in &ops {
                 world.does(op).await;
             }
@@ -143,7 +164,7 @@ fn a_view_shows_what_the_model_says() {
 /// Found by chance: a history that went and came back between two looks of the model.
 #[tokio::test]
 async fn a_history_goes_and_comes_back_at_once() {
-    let mut world = World::new(Layout::Flat, Objects::History).await;
+    let mut world = World::new(Layout::Flat, Objects::History, Looks::Together).await;
     let before = [Op::Rotate(2), Op::Refresh, Op::Slow(2), Op::Rotate(2), Op::Refresh];
     let opens = [Op::Deliver(0), Op::OpenOld(10), Op::Open(2), Op::Hours(25), Op::Deliver(1)];
     let fails = [Op::Refresh, Op::Deliver(0), Op::Fail(2, Failure::Throttled), Op::Refresh];

@@ -151,6 +151,28 @@ async fn what_was_passed_over_is_looked_at_before_it_must_go() {
 }
 
 #[tokio::test]
+async fn a_history_that_was_passed_over_goes_as_a_whole_when_it_must() {
+    let history = ObjectSpec { history: 3, ..object("h") };
+    let (fake, view) = view_of(Layout::Atomic, vec![object("n0"), history], one_by_one());
+    let listed = |id: &str| ListedVersion { id: id.to_owned(), enabled: true, created: None };
+    *fake.versions.lock().unwrap() = Ok(vec![listed("v2"), listed("v1")]);
+    view.resolve(soon()).await.unwrap();
+    view.fill_all(soon()).await.unwrap();
+    fake.set("n0", Answer::Hangs);
+    assert!(view.refresh(soon()).await.changed.is_empty());
+    // Begins with what was left.
+    fake.requests();
+    view.refresh(soon()).await;
+    assert_eq!(fake.requests()[0], "h/versions");
+    fake.set("h", Answer::Hangs);
+    fake.clock.advance(DAY);
+    view.refresh(soon()).await;
+    assert_eq!(view.status().objects.len(), 3);
+    assert!(view.status().objects.iter().all(|one| one.withdrawn == Some(Code::Unavailable)));
+    assert!(view.shown().is_empty());
+}
+
+#[tokio::test]
 async fn what_the_vault_has_refused_is_refused_whatever_was_passed_over_since() {
     let (fake, view) = filled(Layout::Flat, 2, one_by_one()).await;
     fake.set("n1", Answer::Fails(Code::NotFound));

@@ -167,6 +167,7 @@ impl Vault {
         &self,
         name: &str,
         (refresh, list): (bool, bool),
+        deadline: Instant,
         says: impl FnOnce(&Object) -> Result<Outcome, Code>,
     ) -> Result<Outcome> {
         let number = self.number(name);
@@ -187,7 +188,10 @@ impl Vault {
             (outcome, late, state.step, failure)
         });
         let arrives = match late {
-            Some(late) => late.await.unwrap_or(false),
+            Some(late) => {
+                let arrives = tokio::time::timeout_at(deadline.into(), late).await;
+                matches!(arrives, Ok(Ok(true)))
+            }
             None => true,
         };
         let outcome = if arrives { outcome } else { Outcome::Failed };
@@ -227,7 +231,7 @@ impl Origin for Vault {
         &self,
         object: ObjectRef,
         demand: Demand,
-        _: Instant,
+        deadline: Instant,
     ) -> BoxFuture<'_, Result<Arc<ObjectVersion>>> {
         Box::pin(async move {
             let says = |held: &Object| {
@@ -245,7 +249,8 @@ impl Origin for Vault {
                 }
             };
             let refresh = demand.urgency == Urgency::Refresh;
-            let outcome = self.answer(object.name.as_str(), (refresh, false), says).await?;
+            let outcome =
+                self.answer(object.name.as_str(), (refresh, false), deadline, says).await?;
             let Outcome::Value(version) = outcome else { panic!("{outcome:?}") };
             let name = object.name.to_string();
             let certificate =
@@ -278,14 +283,14 @@ impl Origin for Vault {
         _: ObjectKind,
         name: ObjectName,
         _: Demand,
-        _: Instant,
+        deadline: Instant,
     ) -> BoxFuture<'_, Result<Arc<Vec<ListedVersion>>>> {
         Box::pin(async move {
             let says = |held: &Object| {
                 let enabled = held.versions.iter().rev().filter(|(_, enabled)| *enabled);
                 Ok(Outcome::List(enabled.map(|(number, _)| *number).collect()))
             };
-            let outcome = self.answer(name.as_str(), (true, true), says).await?;
+            let outcome = self.answer(name.as_str(), (true, true), deadline, says).await?;
             let Outcome::List(enabled) = outcome else { panic!("{outcome:?}") };
             let newest = enabled.first().copied().unwrap_or(1);
             let listed = (1..=newest).map(|number| ListedVersion {

@@ -62,6 +62,7 @@ type Told = (Vec<(NodeId, String)>, Vec<NodeId>);
 
 pub(super) struct World {
     layout: Layout,
+    looks: Looks,
     vault: Arc<Vault>,
     pub(super) view: Arc<View>,
     units: Vec<Unit>,
@@ -81,7 +82,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) async fn new(layout: Layout, objects_are: Objects) -> Self {
+    pub(super) async fn new(layout: Layout, objects_are: Objects, looks: Looks) -> Self {
         let objects: &[(&'static str, bool)] = match objects_are {
             Objects::Plain => &[("a", false), ("b", false), ("c", false), ("p", false)],
             Objects::SeparateFiles => &[("a", false), ("tls", true), ("c", true)],
@@ -117,6 +118,11 @@ impl World {
         let units: Vec<_> = units.collect();
         let plan = Plan::rendered(specs, layout, options).unwrap();
         let limits = Limits { max_stale: MAX_STALE, ..Limits::default() };
+        let limits = match looks {
+            Looks::Together => limits,
+            // What is not answered at once is not answered in time.
+            Looks::OneByOne => Limits { fetches: 2, look_limit: Duration::from_nanos(1), ..limits },
+        };
         let view = View::new(plan, vault.clone(), options, limits);
         vault.view.set(Arc::downgrade(&view)).unwrap();
         view.resolve(soon()).await.unwrap();
@@ -133,6 +139,7 @@ impl World {
             matches!(objects_are, Objects::History).then(|| History::new(objects.len() - 1));
         let mut world = Self {
             layout,
+            looks,
             vault,
             view,
             units,
@@ -189,13 +196,24 @@ impl World {
                 let view = self.view.clone();
                 self.filling.push(tokio::spawn(async move { view.fill_all(soon()).await }));
             }
-            Op::Refresh if self.refreshing.len() < REFRESHES => {
+            Op::Late if self.looks == Looks::OneByOne => {
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+            Op::Refresh if self.refreshing.len() < self.refreshes() => {
                 let view = self.view.clone();
                 self.refreshing.push(tokio::spawn(async move { view.refresh(soon()).await }));
             }
             _ => self.vault.does(op),
         }
         self.check().await;
+    }
+
+    fn refreshes(&self) -> usize {
+        match self.looks {
+            Looks::Together => REFRESHES,
+            // The model sees the end of each.
+            Looks::OneByOne => 1,
+        }
     }
 
     /// Every file that there may be.
@@ -358,6 +376,9 @@ impl World {
                 Outcome::List(_) => panic!("of no history: {answer:?}"),
             }
         }
+        if self.looks == Looks::OneByOne {
+            gone.extend(self.passed_over(&run));
+        }
         let mut perhaps_unknown = unknown;
         if let Some(mut history) = self.history.take() {
             let (certainly, perhaps) = history.apply(&run, self, last);
@@ -386,6 +407,40 @@ impl World {
             }
             unit.shown = Shown::Version(version);
         }
+    }
+
+    /// What a refresh takes away that has not asked about it. It asks about everything, unless something
+    /// was not answered; then what is overdue goes, and the rest stays as it is.
+    fn passed_over(&mut self, run: &Run) -> Vec<usize> {
+        let gave_up = run.answers.iter().any(|(answer, _)| answer.outcome == Outcome::Failed);
+        let (now, status) = (self.vault.clock.now(), self.view.status());
+        let mut gone = Vec::new();
+        for (number, unit) in self.units.iter_mut().enumerate() {
+            let asked = run.answers.iter().any(|(answer, _)| answer.object == number);
+            if asked || unit.shown == Shown::Unfilled {
+                continue;
+            }
+            // Filled only since this refresh began, or by its end; the model does not know which.
+            let opened = self.vault.with(|state| {
+                let mut answers = state.answers.iter();
+                let is_now = |answer: &&Answered| answer.arrived_in_run == self.finished;
+                answers.any(|one| is_now(&one) && one.object == number && !one.refresh)
+            });
+            assert!(gave_up || opened, "nobody asked about {}", unit.name);
+            if unit.shown == Shown::Gone {
+                continue;
+            }
+            let since = |checked| now.saturating_duration_since(checked);
+            let overdue = unit.checked.is_some_and(|checked| since(checked) >= MAX_STALE);
+            let said = status.objects.iter().find(|object| object.name == unit.name).unwrap();
+            let went = said.withdrawn.is_some();
+            assert!(opened || went == (gave_up && overdue), "{}: {went}, {overdue}", unit.name);
+            if went {
+                unit.stale = true;
+                gone.push(number);
+            }
+        }
+        gone
     }
 
     fn shows(&self, unit: usize, version: u32) -> bool {
