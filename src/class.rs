@@ -81,6 +81,11 @@ pub struct MountSpec {
     pub max_stale: Option<Duration>,
     /// `mountMode`; `None`: as the operator's default says.
     pub mount_mode: Option<MountMode>,
+    /// `fetch`: when a FUSE tree requests its values; `None`: as its mount says. Files that are written
+    /// are always fetched before.
+    pub fetch: Option<FetchMode>,
+    /// `fuseCache`: what the kernel may keep of a FUSE tree's values; `None`: as its mount says.
+    pub fuse_cache: Option<FuseCache>,
     /// Notices for the log: deprecated spellings, merged duplicates, likely mistakes. No secrets.
     pub notices: Vec<String>,
 }
@@ -113,6 +118,62 @@ impl MountMode {
     /// Reads [`MountMode::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.as_str() == text)
+    }
+}
+
+/// When a FUSE tree requests its values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FetchMode {
+    /// Each with the first open of one of its files.
+    #[default]
+    Lazy,
+    /// All of them before the tree is there.
+    Eager,
+}
+
+impl FetchMode {
+    /// All of them.
+    pub const ALL: [FetchMode; 2] = [FetchMode::Lazy, FetchMode::Eager];
+
+    /// As a class and `--fetch` spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FetchMode::Lazy => "lazy",
+            FetchMode::Eager => "eager",
+        }
+    }
+
+    /// Reads [`FetchMode::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text)
+    }
+}
+
+/// What the kernel may keep of a FUSE tree's values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FuseCache {
+    /// What was read once: later reads do not ask again.
+    #[default]
+    Keep,
+    /// Nothing: each read asks.
+    None,
+}
+
+impl FuseCache {
+    /// All of them.
+    pub const ALL: [FuseCache; 2] = [FuseCache::Keep, FuseCache::None];
+
+    /// As a class and `--fuse-cache` spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FuseCache::Keep => "keep",
+            FuseCache::None => "none",
+        }
+    }
+
+    /// Reads [`FuseCache::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cache| cache.as_str() == text)
     }
 }
 

@@ -42,7 +42,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub use history::expand;
 pub use ledger::Failure;
-pub use nodes::{Attr, Kind, NodeId, NotServed, PLACEHOLDER};
+pub use nodes::{Attr, Kind, NodeId, NotServed, PLACEHOLDER, Totals};
 pub use object::{Obtained, obtain};
 pub(crate) use object::{fetch, refuse_meetings, rendered};
 pub use plan::{Layout, Plan};

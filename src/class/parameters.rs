@@ -17,7 +17,8 @@ use super::duration;
 use super::objects;
 use super::paths::Rules;
 use super::{
-    Claim, MountMode, MountSpec, ObjectsMemo, Parsed, Pod, Request, Secrets, VaultName, Wanted,
+    Claim, FetchMode, FuseCache, MountMode, MountSpec, ObjectsMemo, Parsed, Pod, Request, Secrets,
+    VaultName, Wanted,
 };
 
 pub use super::claim::{managed_identity, service_principal};
@@ -124,7 +125,10 @@ impl Parameters<'_> {
         {
             notices.push("clientcertificate has no effect beside clientsecret".to_owned());
         }
-        let (max_stale, mount_mode) = (self.max_stale()?, self.mount_mode()?);
+        let max_stale = self.max_stale()?;
+        let mount_mode = self.choice("mountMode", MountMode::parse, "use files, write or fuse")?;
+        let fetch = self.choice("fetch", FetchMode::parse, "use lazy or eager")?;
+        let fuse_cache = self.choice("fuseCache", FuseCache::parse, "use keep or none")?;
         Ok(Parsed::Mount(Box::new(MountSpec {
             pod: self.pod,
             cloud,
@@ -133,6 +137,8 @@ impl Parameters<'_> {
             wanted: Wanted::Objects(list.objects.clone()),
             max_stale,
             mount_mode,
+            fetch,
+            fuse_cache,
             notices,
         })))
     }
@@ -157,13 +163,12 @@ impl Parameters<'_> {
         }
     }
 
-    /// Not upstream's: how the pod gets its files.
-    fn mount_mode(&self) -> Result<Option<MountMode>> {
-        match self.value("mountMode") {
+    /// Not upstream's: one of a few words.
+    fn choice<T>(&self, key: &str, parse: fn(&str) -> Option<T>, fix: &str) -> Result<Option<T>> {
+        match self.value(key) {
             "" => Ok(None),
-            text => MountMode::parse(text).map(Some).ok_or_else(|| {
-                Error::class(format!("mountMode is \"{}\"", printable(text, QUOTED)))
-                    .fix("use files, write or fuse")
+            text => parse(text).map(Some).ok_or_else(|| {
+                Error::class(format!("{key} is \"{}\"", printable(text, QUOTED))).fix(fix)
             }),
         }
     }

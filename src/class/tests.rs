@@ -352,13 +352,27 @@ fn a_request_shows_no_values() {
 fn what_is_ours_in_a_class_is_blank_or_right() {
     let spec = accepted(&[("mountMode", Some(" ")), ("maxStale", Some(""))], "null");
     assert_eq!((spec.mount_mode, spec.max_stale), (None, None));
+    assert_eq!((spec.fetch, spec.fuse_cache), (None, None));
     for mode in MountMode::ALL {
         let spec = accepted(&[("mountMode", Some(mode.as_str()))], "null");
         assert_eq!(spec.mount_mode, Some(mode));
     }
+    for fetch in FetchMode::ALL {
+        assert_eq!(accepted(&[("fetch", Some(fetch.as_str()))], "null").fetch, Some(fetch));
+    }
+    for cache in FuseCache::ALL {
+        let spec = accepted(&[("fuseCache", Some(cache.as_str()))], "null");
+        assert_eq!(spec.fuse_cache, Some(cache));
+    }
     let hour = accepted(&[("maxStale", Some("1h"))], "null");
     assert_eq!(hour.max_stale, Some(Duration::from_secs(3600)));
-    for (key, value) in [("mountMode", "Write"), ("mountMode", "nfs\n"), ("maxStale", "1 hour")] {
+    for (key, value) in [
+        ("mountMode", "Write"),
+        ("mountMode", "nfs\n"),
+        ("maxStale", "1 hour"),
+        ("fetch", "always"),
+        ("fuseCache", "None"),
+    ] {
         let error = refused(&[(key, Some(value))], "null");
         assert_eq!(error.code(), Code::ClassInvalid);
         assert!(error.message().starts_with(&format!("{key} is \"")), "{error}");

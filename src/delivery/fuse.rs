@@ -24,33 +24,52 @@ pub use mountpoint::unmount;
 pub(crate) use mountpoint::{is_mounted, owner};
 pub use session::Mounted;
 
+use crate::class::FuseCache;
 use crate::error::{Code, Error, Result};
 use crate::view::View;
 
 /// How a tree is shown.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// What the mount table calls it: where the files come from.
+    pub source: String,
     /// Longest wait of an OPEN for its value.
     pub open_timeout: Duration,
     /// Owner of everything in the tree.
     pub uid: u32,
     /// Group of everything in the tree.
     pub gid: u32,
+    /// Mode of every file, in place of the plan's. Bits beyond 0o555 do not count.
+    pub file_mode: Option<u32>,
+    /// Mode of every directory. Of the bits for writing the owner's is always there, and no other: without
+    /// it a plain user's own server could not announce a rotation.
+    pub dir_mode: u32,
+    /// Whether others than the mounting user may use the mount, as modes and owner let them. Of no
+    /// meaning to root, whose mounts others may always use.
+    pub allow_other: bool,
+    /// What the kernel keeps of what was read.
+    pub cache: FuseCache,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
+            source: "akvfs".to_owned(),
             open_timeout: Duration::from_secs(10),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
+            file_mode: None,
+            dir_mode: 0o755,
+            allow_other: false,
+            cache: FuseCache::Keep,
         }
     }
 }
 
 /// Mounts the view at a directory and serves it. Must be called on a tokio runtime, which then runs
 /// the fetches. As root the mount is read-only, nosuid, nodev, noexec, noatime, and open to all users
-/// that the files' modes admit; a plain user's is made by fusermount3 and open to that user only.
+/// that the files' modes admit; a plain user's is made by fusermount3 and open to that user only, unless
+/// the options allow others and `/etc/fuse.conf` lets them.
 ///
 /// # Errors
 /// [`Code::FuseUnavailable`] where FUSE cannot work; [`Code::Local`] where the directory is the

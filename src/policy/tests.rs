@@ -32,6 +32,8 @@ fn spec(identity: Claim) -> MountSpec {
         wanted: Wanted::Objects(vec![object]),
         max_stale: None,
         mount_mode: None,
+        fetch: None,
+        fuse_cache: None,
         notices: Vec::new(),
     }
 }

@@ -58,6 +58,17 @@ pub struct Attr {
     pub modified: SystemTime,
 }
 
+/// How much there is in a view.
+#[derive(Clone, Copy, Debug)]
+pub struct Totals {
+    /// Names.
+    pub names: usize,
+    /// Bytes of values that are held.
+    pub bytes: usize,
+    /// Most bytes that may be held.
+    pub limit: usize,
+}
+
 /// Why a node cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotServed {
@@ -226,9 +237,13 @@ impl View {
         self.plan.tree.path(id.index)
     }
 
-    /// Number of names and bytes, for statfs.
-    pub fn totals(&self) -> (usize, usize) {
-        (self.plan.tree.len(), self.budget.used())
+    /// What statfs tells.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            names: self.plan.tree.len(),
+            bytes: self.budget.used(),
+            limit: self.limits.max_bytes,
+        }
     }
 
     /// Children of a live directory, and the generation that they belong to.

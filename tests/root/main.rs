@@ -23,6 +23,7 @@ mod foreign;
 mod growth;
 mod history;
 mod moves;
+mod options;
 mod programs;
 mod proxy;
 mod readers;

@@ -21,11 +21,14 @@ use tokio::runtime::Handle;
 use super::Options;
 use super::notifier::Notices;
 use super::translate::{BLOCK, NEGATIVE_TTL, TTL, attributes, errno, file_type, inode, node};
+use crate::class::FuseCache;
 use crate::error::Result;
 use crate::view::{Attr, Kind, NodeId, NotServed, PLACEHOLDER, Slot, View};
 
 /// Content never changes under an inode, and nothing is ever written back.
-const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
+const CACHED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
+/// Each read asks.
+const UNCACHED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_NOFLUSH);
 /// Requests carry no data worth a larger buffer.
 const MAX_WRITE: u32 = 128 * 1024;
 /// Longest name that a plan can have; the kernel lets longer ones through.
@@ -45,12 +48,13 @@ impl Handler {
     fn open_later(&self, id: NodeId, slot: Arc<Slot>, reply: ReplyOpen) {
         let (view, notices) = (self.view.clone(), self.notices.clone());
         let deadline = Instant::now() + self.options.open_timeout;
+        let flags = opened(self.options.cache);
         // A panic drops the reply, which answers EIO.
         self.runtime.spawn(async move {
-            match fill(&view, &notices, id, &slot, deadline).await {
+            match fill(&view, &notices, id, &slot, flags, deadline).await {
                 Ok(()) => {
                     view.hold(id, &slot);
-                    reply.opened(handle(id), OPENED);
+                    reply.opened(handle(id), flags);
                 }
                 Err(error) => {
                     tracing::debug!(file = view.path(id), code = %error.code(), "open: {error}");
@@ -88,6 +92,7 @@ async fn fill(
     notices: &Notices,
     id: NodeId,
     slot: &Arc<Slot>,
+    flags: FopenFlags,
     deadline: Instant,
 ) -> Result<()> {
     view.fill(slot, deadline).await?;
@@ -95,7 +100,12 @@ async fn fill(
         // Every file of the object showed the placeholder; each open tells about its own, and the
         // slot is settled when its whole object was told.
         for file in view.siblings(id) {
-            notices.drop_attributes(inode(file), beyond_placeholder(view, file)).await?;
+            // Where the kernel keeps nothing, its idea of a file's end counts for nothing either.
+            let last = match flags.contains(FopenFlags::FOPEN_DIRECT_IO) {
+                true => None,
+                false => beyond_placeholder(view, file),
+            };
+            notices.drop_attributes(inode(file), last).await?;
         }
         slot.settle();
     }
@@ -109,6 +119,14 @@ fn beyond_placeholder(view: &View, file: NodeId) -> Option<(u64, u8)> {
         bytes.last().map(|byte| (bytes.len() as u64 - 1, *byte))
     });
     last.ok().flatten().filter(|(at, _)| *at >= PLACEHOLDER)
+}
+
+/// How the kernel is to treat an open file.
+fn opened(cache: FuseCache) -> FopenFlags {
+    match cache {
+        FuseCache::Keep => CACHED,
+        FuseCache::None => UNCACHED,
+    }
 }
 
 /// Handles carry no state.
@@ -195,7 +213,7 @@ impl Filesystem for Handler {
         match self.view.slot(id) {
             Ok(slot) if slot.settled() => {
                 self.view.hold(id, &slot);
-                reply.opened(handle(id), OPENED);
+                reply.opened(handle(id), opened(self.options.cache));
             }
             Ok(slot) => self.open_later(id, slot, reply),
             Err(why) => reply.error(why.into()),
@@ -303,9 +321,11 @@ impl Filesystem for Handler {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let (names, bytes) = self.view.totals();
-        let blocks = (bytes as u64).div_ceil(u64::from(BLOCK));
-        reply.statfs(blocks, 0, 0, names as u64, 0, BLOCK, MAX_NAME, BLOCK);
+        let totals = self.view.totals();
+        let blocks = |bytes: usize| bytes as u64 / u64::from(BLOCK);
+        // Of the bytes that may be held. Who is root and who is not makes no difference.
+        let (all, free) = (blocks(totals.limit), blocks(totals.limit.saturating_sub(totals.bytes)));
+        reply.statfs(all, free, free, totals.names as u64, 0, BLOCK, MAX_NAME, BLOCK);
     }
 
     fn access(&self, _: &Request, _: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

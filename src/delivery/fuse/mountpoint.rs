@@ -23,14 +23,15 @@ use rustix::mount::{
 };
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use super::Options;
 use crate::error::{Code, Error, Result, printable};
 use crate::process;
 
 const DEVICE: &str = "/dev/fuse";
 const HELPER: &str = "fusermount3";
-/// In one piece: of several `-o` the helper takes the last.
-const HELPER_OPTIONS: &str =
-    "rw,nosuid,nodev,noexec,noatime,default_permissions,fsname=akvfs,subtype=akvfs";
+const HELPER_OPTIONS: &str = "rw,nosuid,nodev,noexec,noatime,default_permissions,subtype=akvfs";
+/// The kernel takes 256 bytes for a mount's source, a NUL among them.
+const MAX_SOURCE: usize = 255;
 /// Type of our mounts in the mount table.
 const TYPE: &str = "fuse.akvfs";
 /// What the types of all FUSE mounts begin with.
@@ -47,11 +48,11 @@ pub(super) fn privileged() -> bool {
 pub(super) struct Detached(OwnedFd);
 
 /// Makes a mount without a place, and the device to serve it.
-pub(super) fn detached() -> Result<(OwnedFd, Detached)> {
+pub(super) fn detached(source: &str) -> Result<(OwnedFd, Detached)> {
     let device = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(no_device)?;
     let made = || -> rustix::io::Result<OwnedFd> {
         let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_set_string(&context, "source", "akvfs")?;
+        fsconfig_set_string(&context, "source", shortened(source))?;
         fsconfig_set_string(&context, "subtype", "akvfs")?;
         fsconfig_set_string(&context, "fd", device.as_raw_fd().to_string())?;
         fsconfig_set_string(&context, "rootmode", "40000")?;
@@ -74,6 +75,14 @@ pub(super) fn detached() -> Result<(OwnedFd, Detached)> {
     Ok((device.into(), Detached(mount)))
 }
 
+/// As much of a source as the kernel takes.
+fn shortened(source: &str) -> &str {
+    if source.len() <= MAX_SOURCE {
+        return source;
+    }
+    (0..=MAX_SOURCE).rev().find_map(|end| source.get(..end)).unwrap_or_default()
+}
+
 impl Detached {
     /// Puts the mount at its place.
     pub(super) fn attach(self, dir: &Path) -> Result<()> {
@@ -88,7 +97,7 @@ impl Detached {
 }
 
 /// Mounts by fusermount3 and returns the device to serve the mount.
-pub(super) fn by_helper(dir: &Path) -> Result<OwnedFd> {
+pub(super) fn by_helper(dir: &Path, options: &Options) -> Result<OwnedFd> {
     if let Err(error) = std::fs::metadata(DEVICE) {
         return Err(no_device(error));
     }
@@ -97,7 +106,7 @@ pub(super) fn by_helper(dir: &Path) -> Result<OwnedFd> {
     ours.set_read_timeout(Some(PATIENCE)).map_err(local)?;
     // The helper's end of the socket is its stdin: passed on without leaking into other children.
     let child = process::stranger(HELPER)
-        .args(["-o", HELPER_OPTIONS, "--"])
+        .args(["-o", &helper_options(options), "--"])
         .arg(dir)
         .env("_FUSE_COMMFD", "0")
         .stdin(OwnedFd::from(theirs))
@@ -113,6 +122,14 @@ pub(super) fn by_helper(dir: &Path) -> Result<OwnedFd> {
         unavailable(format!("{HELPER} did not mount {}: {said}", dir.display()))
             .fix("the directory must be yours and writable, and /dev/fuse must be open to you")
     })
+}
+
+/// In one piece: of several `-o` the helper takes the last.
+fn helper_options(options: &Options) -> String {
+    let others = if options.allow_other { ",allow_other" } else { "" };
+    // The helper takes a backslash for the sign that the next character is none of its own.
+    let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
+    format!("{HELPER_OPTIONS}{others},fsname={source}")
 }
 
 /// The descriptor that the helper sends, if it does.
@@ -365,6 +382,15 @@ mod tests {
         assert_eq!(topmost(TABLE, b, Some(41)), mount(41, b"0:42", true, None));
         assert_eq!(topmost(TABLE, b, Some(22)), None);
         assert_eq!(at("/mnt/with\\040blank"), None);
+    }
+
+    #[test]
+    fn a_source_is_no_option_of_the_helper() {
+        let options = Options { source: "/a,suid\\b.yaml".to_owned(), ..Options::default() };
+        let shown = helper_options(&options);
+        assert_eq!(shown, format!("{HELPER_OPTIONS},fsname=/a\\,suid\\\\b.yaml"));
+        let shown = helper_options(&Options { allow_other: true, ..options });
+        assert!(shown.starts_with(&format!("{HELPER_OPTIONS},allow_other,fsname=")), "{shown}");
     }
 
     #[test]

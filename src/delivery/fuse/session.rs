@@ -41,15 +41,16 @@ pub(super) fn start(
     let dir = mountpoint::resolve(dir)?;
     mountpoint::clear(&dir)?;
     if mountpoint::privileged() {
-        let (device, detached) = mountpoint::detached()?;
-        let ended = serve(&view, options, &runtime, device, SessionACL::All)?;
+        let (device, detached) = mountpoint::detached(&options.source)?;
+        let ended = serve(&view, &options, &runtime, device, SessionACL::All)?;
         // Shown last: whoever sees the mount finds it served.
         detached.attach(&dir)?;
-        return Mounted::new(view, dir, ended, options);
+        return Mounted::new(view, dir, ended, &options);
     }
-    let device = mountpoint::by_helper(&dir)?;
-    serve(&view, options, &runtime, device, SessionACL::Owner)
-        .and_then(|ended| Mounted::new(view, dir.clone(), ended, options))
+    let device = mountpoint::by_helper(&dir, &options)?;
+    let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    serve(&view, &options, &runtime, device, acl)
+        .and_then(|ended| Mounted::new(view, dir.clone(), ended, &options))
         .inspect_err(|_| {
             // The helper's mount is there already, and nobody serves it.
             let _ = mountpoint::detach(&dir);
@@ -59,7 +60,7 @@ pub(super) fn start(
 /// Shakes hands with the kernel and starts the threads of a session.
 fn serve(
     view: &Arc<View>,
-    options: Options,
+    options: &Options,
     runtime: &Handle,
     device: OwnedFd,
     acl: SessionACL,
@@ -67,7 +68,7 @@ fn serve(
     let (notices, queue) = Notices::queue();
     let handler = Handler {
         view: view.clone(),
-        options,
+        options: options.clone(),
         notices: notices.clone(),
         runtime: runtime.clone(),
         shared: acl == SessionACL::All,
@@ -115,7 +116,7 @@ impl Mounted {
         view: Arc<View>,
         dir: PathBuf,
         ended: watch::Receiver<Option<Result<()>>>,
-        options: Options,
+        options: &Options,
     ) -> Result<Self> {
         let mount = mountpoint::found(&dir)?.filter(|mount| mount.ours).ok_or_else(|| {
             Error::new(Code::Local, format!("the mount at {} is gone already", dir.display()))

@@ -44,7 +44,7 @@ pub(super) fn attributes(attr: Attr, options: &Options) -> FileAttr {
         ctime: attr.modified,
         crtime: attr.modified,
         kind: file_type(attr.kind),
-        perm: u16::try_from(attr.mode & 0o777).unwrap_or(0),
+        perm: u16::try_from(permissions(attr, options) & 0o777).unwrap_or(0),
         // One for directories too: "the number of subdirectories is not told here".
         nlink: 1,
         uid: options.uid,
@@ -52,6 +52,14 @@ pub(super) fn attributes(attr: Attr, options: &Options) -> FileAttr {
         rdev: 0,
         blksize: BLOCK,
         flags: 0,
+    }
+}
+
+fn permissions(attr: Attr, options: &Options) -> u32 {
+    match attr.kind {
+        Kind::File => options.file_mode.map_or(attr.mode, |mode| mode & 0o555),
+        Kind::Directory => options.dir_mode & 0o555 | 0o200,
+        Kind::Link => attr.mode,
     }
 }
 

@@ -1,0 +1,79 @@
+//! What the options of a mount change: owner, modes, who may use it, what the kernel keeps.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use akvfs::class::FuseCache;
+use akvfs::delivery::fuse;
+use akvfs::view::{Layout, Limits};
+
+use super::support::{Fake, Tree, plan, run, table};
+
+fn shown(path: &Path) -> (u32, u32, u32) {
+    let metadata = std::fs::symlink_metadata(path).unwrap();
+    (metadata.uid(), metadata.gid(), metadata.permissions().mode() & 0o7777)
+}
+
+root_test! {
+    fn owner_and_modes_are_as_the_options_say() {
+        let vault = Fake::new(&[("one", b"first")]);
+        let options = fuse::Options {
+            source: "/etc/akvfs/app one.yaml".to_owned(),
+            uid: 1000,
+            gid: 2000,
+            // More than files of ours can have.
+            file_mode: Some(0o4777),
+            dir_mode: 0o4772,
+            ..fuse::Options::default()
+        };
+        let plan = plan(Layout::Flat, &["one=dir/one"]);
+        let tree = Tree::with(&vault, plan, options, Limits::default());
+        assert_eq!(shown(tree.dir()), (1000, 2000, 0o750));
+        assert_eq!(shown(&tree.path("dir")), (1000, 2000, 0o750));
+        assert_eq!(shown(&tree.path("dir/one")), (1000, 2000, 0o555));
+        let line = table(tree.dir()).pop().unwrap();
+        assert!(line.contains(" - fuse.akvfs /etc/akvfs/app\\040one.yaml "), "{line}");
+    }
+}
+
+root_test! {
+    fn a_source_of_any_length_can_be_mounted() {
+        let vault = Fake::new(&[("one", b"first")]);
+        let options = fuse::Options { source: "\u{e9}".repeat(3000), ..fuse::Options::default() };
+        let tree = Tree::with(&vault, plan(Layout::Flat, &["one"]), options, Limits::default());
+        assert_eq!(tree.read("one"), b"first");
+    }
+}
+
+root_test! {
+    fn what_may_be_held_still_is_the_free_space() {
+        let vault = Fake::new(&[("one", &[7; 4096]), ("two", &[8; 8192])]);
+        let limits = Limits { max_bytes: 65_536, ..Limits::default() };
+        let plan = plan(Layout::Flat, &["one", "two"]);
+        let tree = Tree::with(&vault, plan, fuse::Options::default(), limits);
+        let space = || {
+            let said = run("df", &["-B1", "--output=size,used,avail", tree.dir().to_str().unwrap()]);
+            let said = String::from_utf8(said).unwrap();
+            let numbers = said.lines().last().unwrap().split_whitespace();
+            numbers.map(|number| number.parse::<u64>().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(space(), [65_536, 0, 65_536]);
+        tree.read("one");
+        tree.read("two");
+        assert_eq!(space(), [65_536, 12_288, 53_248]);
+    }
+}
+
+root_test! {
+    fn without_the_kernels_cache_files_have_their_bytes_and_sizes() {
+        let vault = Fake::new(&[("one", &[7; 20]), ("big", &[8; 300_000]), ("none", b"")]);
+        let options = fuse::Options { cache: FuseCache::None, ..fuse::Options::default() };
+        let names = ["one", "big", "none"];
+        let tree = Tree::with(&vault, plan(Layout::Atomic, &names), options, Limits::default());
+        for (name, bytes) in [("one", vec![7; 20]), ("big", vec![8; 300_000]), ("none", vec![])] {
+            assert_eq!(run("cat", &[tree.path(name).to_str().unwrap()]), bytes, "{name}");
+            assert_eq!(tree.read(name), bytes, "{name}");
+            assert_eq!(std::fs::metadata(tree.path(name)).unwrap().len(), bytes.len() as u64);
+        }
+    }
+}
