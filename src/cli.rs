@@ -68,7 +68,8 @@ enum Command {
     #[cfg(feature = "emulator")]
     DevVault(dev_vault::Args),
     #[cfg(target_os = "linux")]
-    Mount(mount::Args),
+    #[command(args_override_self = true)]
+    Mount(Box<mount::Args>),
     #[cfg(target_os = "linux")]
     Unmount(unmount::Args),
     #[cfg(windows)]
@@ -83,22 +84,44 @@ pub fn main() -> ExitCode {
     process::harden();
     process::bound_allocator();
     let args: Vec<OsString> = std::env::args_os().collect();
-    let cli = match Cli::try_parse_from(as_provider(args)) {
+    let (usage, failed) = exit_codes(&args);
+    let failure = |error: &Error| {
+        note(&error.to_string());
+        ExitCode::from(if error.code() == Code::ClassInvalid { usage } else { failed })
+    };
+    let args = match command_line(args) {
+        Ok(args) => args,
+        Err(error) => return failure(&error),
+    };
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             // A closed stdout or stderr is no reason to fail differently.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+            return ExitCode::from(if error.use_stderr() { usage } else { 0 });
         }
     };
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Whoever closed stderr wants no message, but still the exit code.
-            let _ = writeln!(std::io::stderr(), "akvfs: {error}");
-            ExitCode::from(if error.code() == Code::ClassInvalid { USAGE } else { 1 })
-        }
+        Err(error) => failure(&error),
     }
+}
+
+/// Of a wrong command line, and of what failed.
+fn exit_codes(args: &[OsString]) -> (u8, u8) {
+    #[cfg(target_os = "linux")]
+    if let Some(codes) = mount::exit_codes(args.first()) {
+        return codes;
+    }
+    let _ = args;
+    (USAGE, 1)
+}
+
+/// The command line as clap reads it.
+fn command_line(args: Vec<OsString>) -> Result<Vec<OsString>> {
+    #[cfg(target_os = "linux")]
+    let args = mount::command_line(args)?;
+    Ok(as_provider(args))
 }
 
 fn run(command: Command) -> Result<()> {
@@ -129,7 +152,7 @@ fn run(command: Command) -> Result<()> {
         #[cfg(target_os = "linux")]
         Command::Mount(args) => {
             telemetry::init_command();
-            mount::run(args, runtime)
+            mount::run(*args, runtime)
         }
         #[cfg(target_os = "linux")]
         Command::Unmount(args) => {

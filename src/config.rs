@@ -252,7 +252,7 @@ fn mount_mode(text: &str) -> Result<MountMode, String> {
 }
 
 /// Less would hold next to nothing: each pod would ask the vault for itself.
-fn held_bytes(text: &str) -> Result<usize, String> {
+pub(crate) fn held_bytes(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(bytes) if bytes >= 1024 * 1024 => Ok(bytes),
         _ => Err("expected a number of bytes, at least 1048576".to_owned()),

@@ -106,6 +106,18 @@ pub(crate) fn on_user_signals(adjust: fn(bool)) -> Result<()> {
     imp::on_user_signals(adjust).map_err(|error| unhandled(&error))
 }
 
+/// Whether SIGHUP is ignored, as below nohup.
+#[cfg(target_os = "linux")]
+pub(crate) fn hangup_is_ignored() -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: only asks, and an answer fills the whole structure; without one it is all zero.
+    let action = unsafe {
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
 /// The error of a signal whose handler cannot be installed.
 pub(crate) fn unhandled(error: &std::io::Error) -> Error {
     Error::new(Code::Local, format!("signals cannot be handled: {}", error.kind()))

@@ -1,36 +1,46 @@
 //! `akvfs mount`: a source as a FUSE tree, in the foreground or as a process of its own.
 //!
-//! In the background the command starts itself again with `--report-ready` (a process with threads
-//! cannot be forked) and ends when the child has mounted or failed. The child's stdout is the pipe it
-//! reports on; its stderr stays the caller's until then, so errors reach the caller as they are.
-//! What else the caller left open is closed by then: a source may be `/dev/fd/63`. The directory stays
-//! the caller's, since relative paths (a token file, SSL_CERT_FILE) are read later too.
+//! Its options can be given in mount(8)'s way too ([`words`]), and the program is what mount(8) starts for a
+//! line of fstab when it has a name for that ([`helper`]). Both are rewritten to the one command line before
+//! it is read.
 
-use std::io::{Read, Write};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+mod background;
+mod helper;
+mod notify;
+mod shown;
+mod words;
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
+use rustix::thread::LinkNameSpaceType;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
+use crate::class::{FetchMode, FuseCache};
 use crate::control::wire::Kind;
 use crate::delivery::fuse::{self, Mounted};
 use crate::error::{Code, Error, Result};
 use crate::fetch::Ages;
-use crate::view::Limits;
+use crate::view::{Limits, View};
 use crate::{config, process};
 
-use super::source::{Opened, SourceArgs, serve_status};
+use super::note;
+use super::source::{LayoutArg, Opened, SourceArgs, serve_status};
+use shown::Shown;
 
 /// Listing a vault at mount may take this long.
 const LIST_LIMIT: Duration = Duration::from_secs(60);
-/// What the child writes when it has mounted.
-const READY: &[u8] = b"ready\n";
+/// Of the child of a background mount.
+const REPORT_READY: &str = "--report-ready";
 
 /// Show a source as files that are fetched when they are opened
+///
+/// Each option with a long name can be given by -o, too, with _ in place of -.
 #[derive(ClapArgs, Debug)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -41,29 +51,88 @@ pub(super) struct Args {
     /// Stay in the foreground
     #[arg(short, long)]
     foreground: bool,
+    /// Options as mount(8) gives them
+    #[arg(short = 'o', value_name = "OPTION[=VALUE],...")]
+    words: Vec<OsString>,
+    #[command(flatten)]
+    shown: Shown,
+    /// atomic: all files change together, behind the link ..data; flat: each on its own. Of a class atomic, of a vault flat
+    #[arg(long, value_name = "LAYOUT", env = "AKVFS_LAYOUT")]
+    layout: Option<LayoutArg>,
+    /// lazy: each value when it is opened; eager: all of them before the mount is there, or it fails. As the class says, or lazy
+    #[arg(long, value_name = "WHEN", value_parser = fetch_mode, env = "AKVFS_FETCH")]
+    fetch: Option<FetchMode>,
+    /// With eager: longest wait until everything is fetched
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = config::duration, env = "AKVFS_FETCH_TIMEOUT")]
+    fetch_timeout: Duration,
+    /// What the kernel keeps of what was read, keep or none: nothing, so each read asks. As the class says, or keep
+    #[arg(long, visible_alias = "fuseCache", value_name = "WHAT", value_parser = fuse_cache, env = "AKVFS_FUSE_CACHE")]
+    fuse_cache: Option<FuseCache>,
     /// Longest wait of an open for its value
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = config::duration, env = "AKVFS_OPEN_TIMEOUT")]
     open_timeout: Duration,
     /// How often to look for new versions of what was opened
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = config::duration, env = "AKVFS_REFRESH_INTERVAL")]
+    #[arg(long, visible_alias = "refresh", value_name = "DURATION", default_value = "60s", value_parser = config::duration, env = "AKVFS_REFRESH_INTERVAL")]
     refresh_interval: Duration,
+    /// How long after the vault's last answer files stay while it cannot be asked
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = config::duration, env = "AKVFS_MAX_STALE")]
+    max_stale: Duration,
+    /// Most bytes of values held in memory
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_bytes, value_parser = config::held_bytes, env = "AKVFS_MAX_BYTES")]
+    max_bytes: usize,
     /// The child of a background mount: tell the parent on stdout, then let go of the terminal
     #[arg(long, hide = true)]
     report_ready: bool,
+    /// mount(8)'s -f: do everything but mount
+    #[arg(long, hide = true)]
+    fake: bool,
+    /// mount(8)'s -v: say that it is done
+    #[arg(long, hide = true)]
+    verbose: bool,
+    /// mount(8)'s -N: mount in another mount namespace
+    #[arg(long, hide = true, value_name = "PATH")]
+    namespace: Option<PathBuf>,
+}
+
+fn fetch_mode(text: &str) -> std::result::Result<FetchMode, String> {
+    FetchMode::parse(text).ok_or_else(|| "expected lazy or eager".to_owned())
+}
+
+fn fuse_cache(text: &str) -> std::result::Result<FuseCache, String> {
+    FuseCache::parse(text).ok_or_else(|| "expected keep or none".to_owned())
+}
+
+/// The command line as clap reads it: without `-o`, and as `akvfs mount` where mount(8) called.
+pub(super) fn command_line(args: Vec<OsString>) -> Result<Vec<OsString>> {
+    if helper::is_meant(args.first()) {
+        let mut line: Vec<OsString> = vec!["akvfs".into(), "mount".into()];
+        line.extend(helper::command_line(args.into_iter().skip(1))?);
+        return Ok(line);
+    }
+    if args.get(1).is_none_or(|command| command != "mount") {
+        return Ok(args);
+    }
+    let mut args = args.into_iter();
+    let mut line: Vec<OsString> = args.by_ref().take(2).collect();
+    line.extend(words::expanded(args)?);
+    Ok(line)
+}
+
+/// Exit codes for a wrong command line and for what failed, where they are not the usual ones.
+pub(super) fn exit_codes(program: Option<&OsString>) -> Option<(u8, u8)> {
+    helper::is_meant(program).then_some((helper::USAGE, helper::FAILED))
 }
 
 pub(super) fn run(args: Args, runtime: fn() -> Result<Runtime>) -> Result<()> {
-    if args.refresh_interval < Duration::from_secs(1) || args.open_timeout.is_zero() {
-        return Err(Error::class("--refresh-interval or --open-timeout is too short")
-            .fix("refresh at most once a second, and give opens some time"));
+    args.check()?;
+    if !args.foreground && !args.report_ready && !args.fake {
+        return background::start();
     }
-    if args.refresh_interval.max(args.open_timeout) > config::LONGEST {
-        return Err(Error::class("--refresh-interval or --open-timeout is longer than a year"));
+    let inherited = if args.report_ready { background::inherited() } else { Vec::new() };
+    if let Some(namespace) = &args.namespace {
+        // While there are no other threads: those would stay where they are.
+        enter(namespace)?;
     }
-    if !args.foreground && !args.report_ready {
-        return background();
-    }
-    let inherited = if args.report_ready { inherited() } else { Vec::new() };
     let runtime = runtime()?;
     let result = runtime.block_on(serve(args, inherited));
     // Fetches that still run are not waited for.
@@ -71,31 +140,69 @@ pub(super) fn run(args: Args, runtime: fn() -> Result<Runtime>) -> Result<()> {
     result
 }
 
+impl Args {
+    fn check(&self) -> Result<()> {
+        if self.refresh_interval < Duration::from_secs(1) || self.open_timeout.is_zero() {
+            return Err(Error::class("--refresh-interval or --open-timeout is too short")
+                .fix("refresh at most once a second, and give opens some time"));
+        }
+        if self.fetch_timeout.is_zero() {
+            return Err(Error::class("--fetch-timeout is no time at all"));
+        }
+        let all = [self.refresh_interval, self.open_timeout, self.fetch_timeout, self.max_stale];
+        if all.iter().any(|time| *time > config::LONGEST) {
+            return Err(Error::class("a duration is longer than a year"));
+        }
+        Ok(())
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { max_bytes: self.max_bytes, max_stale: self.max_stale, ..Limits::default() }
+    }
+
+    /// How the source is shown: what the command line does not say, its class may.
+    fn options(&self, opened: &Opened) -> Result<fuse::Options> {
+        let mut options = fuse::Options {
+            source: self.source.name().to_owned(),
+            open_timeout: self.open_timeout,
+            cache: self.fuse_cache.or(opened.fuse_cache).unwrap_or_default(),
+            ..fuse::Options::default()
+        };
+        let mut notices = Vec::new();
+        self.shown.set(&mut options, &mut notices)?;
+        for notice in opened.notices.iter().chain(&notices) {
+            note(&format!("note: {notice}"));
+        }
+        Ok(options)
+    }
+}
+
+/// Puts this process into another mount namespace.
+fn enter(namespace: &std::path::Path) -> Result<()> {
+    let failed = |error: &std::io::Error| local("the mount namespace cannot be entered", error);
+    let namespace = std::fs::File::open(namespace).map_err(|error| failed(&error))?;
+    let kind = Some(LinkNameSpaceType::Mount);
+    rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), kind)
+        .map_err(|error| failed(&error.into()))
+}
+
 async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
     if args.report_ready {
         // A terminal that closes, or its Ctrl-C, is not meant for us. Fails for a group leader only.
         let _ = rustix::process::setsid();
     }
-    let stop = process::stop_token()?;
-    // A terminal that is closed ends a foreground mount: killed, it would leave a dead one.
-    let hangup = signal(SignalKind::hangup());
-    let mut hangup = hangup.map_err(|error| process::unhandled(&error))?;
-    let hung_up = stop.clone();
-    tokio::spawn(async move {
-        hangup.recv().await;
-        hung_up.cancel();
-    });
+    let stop = stop_token()?;
     // Who looks for new versions here is one view: it wants the vault's answer, whoever asked before.
-    let ages = Ages { refresh: Duration::ZERO, ..Ages::default() };
-    let opened = args.source.open(ages).await?;
-    for notice in &opened.notices {
-        eprintln!("akvfs: note: {notice}");
+    let ages = Ages { refresh: Duration::ZERO, max_stale: args.max_stale, ..Ages::default() };
+    let opened = args.source.open_for(ages, args.max_bytes).await?;
+    let options = args.options(&opened)?;
+    if args.fake {
+        return args.say(&opened, "would be");
     }
     let view = tokio::select! {
-        view = opened.view(None, Limits::default(), Instant::now() + LIST_LIMIT) => view?,
+        view = filled(&args, &opened) => view?,
         () = stop.cancelled() => return Ok(()),
     };
-    let options = fuse::Options { open_timeout: args.open_timeout, ..fuse::Options::default() };
     let mounted = fuse::mount(view.clone(), &args.dir, options).await?;
     let entry = opened.entry(Kind::Mount, mounted.dir(), &view);
     let mut endings = entry.ending.listen();
@@ -110,10 +217,16 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
     let (result, asked) = loop {
         tokio::select! {
             result = mounted.wait() => break (result, None),
-            () = stop.cancelled() => break (mounted.unmount().await, None),
+            () = stop.cancelled() => {
+                notify::stopping();
+                break (mounted.unmount().await, None);
+            }
             // What cannot be taken away is served on.
             Some(asked) = endings.recv() => match mounted.may_unmount().await {
-                Ok(()) => break (mounted.unmount().await, Some(asked)),
+                Ok(()) => {
+                    notify::stopping();
+                    break (mounted.unmount().await, Some(asked));
+                }
                 Err(error) => drop(asked.send(Err(error))),
             },
         }
@@ -130,62 +243,59 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
     result
 }
 
+/// The view, with all its values where they are to be there from the start.
+async fn filled(args: &Args, opened: &Opened) -> Result<std::sync::Arc<View>> {
+    let layout = args.layout.map(Into::into);
+    let view = opened.view(layout, args.limits(), Instant::now() + LIST_LIMIT).await?;
+    if args.fetch.or(opened.fetch).unwrap_or_default() == FetchMode::Eager {
+        let filled = view.fill_all(Instant::now() + args.fetch_timeout).await;
+        filled.map_err(|error| error.context("fetch=eager"))?;
+    }
+    Ok(view)
+}
+
+/// A terminal that is closed ends a foreground mount: killed, it would leave a dead one. Whoever has that
+/// signal ignored (nohup) wants the mount to stay.
+fn stop_token() -> Result<CancellationToken> {
+    let stop = process::stop_token()?;
+    if process::hangup_is_ignored() {
+        return Ok(stop);
+    }
+    let hangup = signal(SignalKind::hangup());
+    let mut hangup = hangup.map_err(|error| process::unhandled(&error))?;
+    let hung_up = stop.clone();
+    tokio::spawn(async move {
+        hangup.recv().await;
+        hung_up.cancel();
+    });
+    Ok(stop)
+}
+
 /// Tells whoever waits that the tree is there.
 fn ready(args: &Args, opened: &Opened, mounted: &Mounted) -> Result<()> {
-    if !args.report_ready {
-        eprintln!("akvfs: {} is at {}", opened.description(), mounted.dir().display());
-        return Ok(());
+    if args.report_ready {
+        if args.verbose {
+            args.say(opened, "is")?;
+        }
+        return background::report();
     }
-    let told = std::io::stdout().write_all(READY).and_then(|()| std::io::stdout().flush());
-    // The caller is gone: nobody knows of this mount.
-    told.map_err(|error| local("the caller cannot be told", &error))?;
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
-    let null = null.map_err(|error| local("/dev/null", &error))?;
-    rustix::stdio::dup2_stdout(&null)
-        .and_then(|()| rustix::stdio::dup2_stderr(&null))
-        .map_err(|error| local("/dev/null", &error.into()))
+    note(&format!("{} is at {}", opened.description(), mounted.dir().display()));
+    notify::ready(&opened.description());
+    Ok(())
 }
 
-/// What the caller left open. A lock or a pipe among it must not be held for the life of the mount.
-/// Called before this process opens anything itself.
-fn inherited() -> Vec<OwnedFd> {
-    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let numbers: Vec<RawFd> =
-        open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    // The descriptor that listed them is among them, and is closed by now.
-    let inherited = |number: &RawFd| {
-        *number > 2 && std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok()
-    };
-    let numbers = numbers.into_iter().filter(inherited);
-    // SAFETY: these are open, and nothing else in this process owns them.
-    numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect()
-}
-
-/// Starts the serving process and waits until it has mounted or failed.
-fn background() -> Result<()> {
-    let program = std::env::current_exe()
-        .map_err(|error| local("this program cannot be found again", &error))?;
-    // After the command's name, so that a `--` among the arguments changes nothing.
-    let mut args = std::env::args_os().skip(1);
-    let mut child = Command::new(program)
-        .args(args.next())
-        .arg("--report-ready")
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| local("the serving process cannot be started", &error))?;
-    let mut said = Vec::new();
-    if let Some(pipe) = child.stdout.take() {
-        // Ends when the child is ready or gone; its own steps all have deadlines.
-        let _ = pipe.take(READY.len() as u64).read_to_end(&mut said);
+impl Args {
+    /// Says to people what is where, if they want to know.
+    fn say(&self, opened: &Opened, what: &str) -> Result<()> {
+        let dir = self.dir.display();
+        if !std::fs::metadata(&self.dir).is_ok_and(|there| there.is_dir()) {
+            return Err(Error::new(Code::Local, format!("{dir} is not a directory")));
+        }
+        if self.verbose {
+            note(&format!("{} {what} at {dir}", opened.description()));
+        }
+        Ok(())
     }
-    if said == READY {
-        return Ok(());
-    }
-    let status = child.wait().map_err(|error| local("the serving process", &error))?;
-    // It has said why, on the same stderr; the caller gets its exit code.
-    std::process::exit(status.code().filter(|code| *code != 0).unwrap_or(1))
 }
 
 fn local(what: &str, error: &std::io::Error) -> Error {

@@ -9,19 +9,25 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
-use crate::class::{self, FilePath, ObjectKind, ObjectName, ObjectSpec, Parsed, VaultName, Wanted};
+use crate::class::{
+    self, FetchMode, FilePath, FuseCache, ObjectKind, ObjectName, ObjectSpec, Parsed, VaultName,
+    Wanted,
+};
 use crate::cloud::{Cloud, CloudSource, Endpoints};
 use crate::error::{Code, Error, Result};
 use crate::fetch::{self, Access, Ages, Fetch, Origin};
 use crate::http::Http;
 use crate::render;
 use crate::vault::VaultRef;
+use crate::view::Layout;
 
 use identity::{Identity, describe};
 pub(crate) use live::serve_status;
 
 /// Largest manifest that is read.
 const MAX_MANIFEST: u64 = 1024 * 1024;
+/// Held beside a tree's values: answers on their way, and what was asked lately.
+const BESIDE_A_TREE: usize = 16 * 1024 * 1024;
 /// Files of a whole-vault source, where no class says otherwise.
 const DEFAULT_MODE: u32 = 0o400;
 
@@ -62,6 +68,22 @@ pub(crate) struct SourceArgs {
     write_cert_and_key_in_separate_files: bool,
 }
 
+/// How the files of a source change.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum LayoutArg {
+    Atomic,
+    Flat,
+}
+
+impl From<LayoutArg> for Layout {
+    fn from(layout: LayoutArg) -> Self {
+        match layout {
+            LayoutArg::Atomic => Layout::Atomic,
+            LayoutArg::Flat => Layout::Flat,
+        }
+    }
+}
+
 /// An opened source. Dropping it stops an embedded emulator.
 pub(crate) struct Opened {
     /// Where values come from.
@@ -76,26 +98,46 @@ pub(crate) struct Opened {
     pub(crate) identity: String,
     /// Notices about the class.
     pub(crate) notices: Vec<String>,
+    /// When a tree of it requests its values, if the class says so.
+    pub(crate) fetch: Option<FetchMode>,
+    /// What the kernel keeps of a tree of it, if the class says so.
+    pub(crate) fuse_cache: Option<FuseCache>,
     #[cfg(feature = "emulator")]
     _emulator: Option<crate::emulator::Emulator>,
 }
 
-fn new_fetch(endpoints: Endpoints, ages: Ages) -> Result<Fetch> {
-    Fetch::with(Http::new(endpoints), fetch::Options { ages, ..fetch::Options::default() })
+fn new_fetch(endpoints: Endpoints, options: fetch::Options) -> Result<Fetch> {
+    Fetch::with(Http::new(endpoints), options)
 }
 
 impl SourceArgs {
+    /// What was given for it.
+    pub(crate) fn name(&self) -> &str {
+        &self.source
+    }
+
     /// Opens the source. Nothing is requested from a vault yet.
     pub(crate) async fn open(&self, ages: Ages) -> Result<Opened> {
+        self.open_with(fetch::Options { ages, ..fetch::Options::default() }).await
+    }
+
+    /// The same for a tree that may hold so many bytes: requests and what else is held come on top.
+    pub(crate) async fn open_for(&self, ages: Ages, bytes: usize) -> Result<Opened> {
+        let usual = fetch::Options { ages, ..fetch::Options::default() };
+        let all = bytes.saturating_add(BESIDE_A_TREE).max(usual.max_bytes);
+        self.open_with(fetch::Options { max_bytes: all, ..usual }).await
+    }
+
+    async fn open_with(&self, options: fetch::Options) -> Result<Opened> {
         match self.source.as_str() {
             source if source.starts_with("dev:") => {
-                self.open_dev(&source["dev:".len()..], ages).await
+                self.open_dev(&source["dev:".len()..], options).await
             }
-            source if source.starts_with("https://") => self.open_vault(source, ages).await,
+            source if source.starts_with("https://") => self.open_vault(source, options).await,
             source if source.starts_with("http://") => {
                 Err(Error::class("a vault is only asked over https"))
             }
-            source => self.open_manifest(source, ages),
+            source => self.open_manifest(source, options),
         }
     }
 
@@ -106,7 +148,7 @@ impl SourceArgs {
         }
     }
 
-    fn open_manifest(&self, source: &str, ages: Ages) -> Result<Opened> {
+    fn open_manifest(&self, source: &str, options: fetch::Options) -> Result<Opened> {
         let (path, name) = match source.rsplit_once('#') {
             Some((path, name)) if !name.is_empty() && !Path::new(source).exists() => {
                 (path, Some(name))
@@ -141,7 +183,7 @@ impl SourceArgs {
                     .to_owned(),
             );
         }
-        let fetch = new_fetch(endpoints, ages)?;
+        let fetch = new_fetch(endpoints, options)?;
         Ok(Opened {
             source: format!("class {title}, vault {}", vault.url()),
             identity: describe(&spec.identity),
@@ -149,15 +191,17 @@ impl SourceArgs {
             wanted: spec.wanted,
             render: self.render(),
             notices,
+            fetch: spec.fetch,
+            fuse_cache: spec.fuse_cache,
             #[cfg(feature = "emulator")]
             _emulator: None,
         })
     }
 
-    async fn open_vault(&self, source: &str, ages: Ages) -> Result<Opened> {
+    async fn open_vault(&self, source: &str, options: fetch::Options) -> Result<Opened> {
         let endpoints = Endpoints::here();
         let (vault, wanted) = vault_url(source, &endpoints)?;
-        let fetch = new_fetch(endpoints, ages)?;
+        let fetch = new_fetch(endpoints, options)?;
         let mut notices = Vec::new();
         let claim = self.claim(&fetch, &mut notices).await?;
         Ok(Opened {
@@ -167,13 +211,15 @@ impl SourceArgs {
             wanted,
             render: self.render(),
             notices,
+            fetch: None,
+            fuse_cache: None,
             #[cfg(feature = "emulator")]
             _emulator: None,
         })
     }
 
     #[cfg(feature = "emulator")]
-    async fn open_dev(&self, seed: &str, ages: Ages) -> Result<Opened> {
+    async fn open_dev(&self, seed: &str, options: fetch::Options) -> Result<Opened> {
         use crate::emulator::{Config, Emulator, Seed};
         let seed = match seed {
             "" => Seed::default_seed()?,
@@ -185,7 +231,7 @@ impl SourceArgs {
             cloud: endpoints.cloud("AzurePublicCloud")?,
             name: VaultName::parse(emulator.vault_name())?,
         };
-        let fetch = new_fetch(endpoints, ages)?;
+        let fetch = new_fetch(endpoints, options)?;
         let (client_id, client_secret) = emulator.service_principal();
         let claim = class::Claim::ServicePrincipal {
             tenant: class::Tenant::parse(emulator.tenant())?,
@@ -199,12 +245,14 @@ impl SourceArgs {
             wanted: Wanted::Listing(KINDS.to_vec()),
             render: self.render(),
             notices: Vec::new(),
+            fetch: None,
+            fuse_cache: None,
             _emulator: Some(emulator),
         })
     }
 
     #[cfg(not(feature = "emulator"))]
-    async fn open_dev(&self, _: &str, _: Ages) -> Result<Opened> {
+    async fn open_dev(&self, _: &str, _: fetch::Options) -> Result<Opened> {
         Err(Error::class("this build has no emulator, so dev: cannot be used")
             .fix("build with the default features"))
     }

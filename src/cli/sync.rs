@@ -24,7 +24,7 @@ use crate::view::Layout;
 use crate::{config, process};
 
 use super::note;
-use super::source::SourceArgs;
+use super::source::{LayoutArg, SourceArgs};
 use on_change::{OnChange, Program};
 use report::Report;
 use target::Target;
@@ -74,21 +74,6 @@ pub(super) struct Args {
     /// Arguments of the --on-change program
     #[arg(last = true, value_name = "ARG", requires = "on_change")]
     on_change_args: Vec<std::ffi::OsString>,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum LayoutArg {
-    Atomic,
-    Flat,
-}
-
-impl From<LayoutArg> for Layout {
-    fn from(layout: LayoutArg) -> Self {
-        match layout {
-            LayoutArg::Atomic => Layout::Atomic,
-            LayoutArg::Flat => Layout::Flat,
-        }
-    }
 }
 
 fn owner(text: &str) -> std::result::Result<files::Owner, String> {

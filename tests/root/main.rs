@@ -20,6 +20,7 @@ mod ends;
 mod faults;
 mod files;
 mod foreign;
+mod fstab;
 mod growth;
 mod history;
 mod moves;
