@@ -25,6 +25,7 @@ mod growth;
 mod history;
 mod moves;
 mod options;
+mod plain;
 mod programs;
 mod proxy;
 mod readers;

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use akvfs::class::FuseCache;
 use akvfs::delivery::fuse;
+use akvfs::emulator::{Service, Trouble, Where};
 use akvfs::view::{Layout, Limits};
 
 use super::support::{Fake, Tree, plan, run, table};
+use super::sync::Site;
 
 fn shown(path: &Path) -> (u32, u32, u32) {
     let metadata = std::fs::symlink_metadata(path).unwrap();
@@ -75,5 +77,34 @@ root_test! {
             assert_eq!(tree.read(name), bytes, "{name}");
             assert_eq!(std::fs::metadata(tree.path(name)).unwrap().len(), bytes.len() as u64);
         }
+    }
+}
+
+network_test! {
+    fn an_eager_class_is_mounted_with_everything_or_not_at_all() {
+        let site = Site::new();
+        let tree = site.azure.path("tree");
+        std::fs::create_dir(&tree).unwrap();
+        let place = tree.to_str().unwrap();
+        let source = site.source();
+        let text = std::fs::read_to_string(&source).unwrap();
+        std::fs::write(&source, text.replace("    objects:", "    fetch: eager\n    fuseCache: none\n    objects:")).unwrap();
+        let mounted = site.akvfs(&["mount", &source, place]);
+        assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
+        // Nothing more is asked for what is opened.
+        site.azure.emulator.control().always(Where::service(Service::Vault), Trouble::Status(503));
+        assert_eq!(std::fs::read_to_string(tree.join("one")).unwrap(), site.one);
+        assert_eq!(std::fs::read_to_string(tree.join("two")).unwrap(), site.two);
+        assert!(site.akvfs(&["unmount", place]).status.success());
+        let failed = site.akvfs(&["mount", &source, place]);
+        let said = String::from_utf8(failed.stderr).unwrap();
+        assert_eq!(failed.status.code(), Some(1), "{said}");
+        assert!(said.contains("fetch=eager: ") && said.contains("objectName:"), "{said}");
+        assert_eq!(table(&tree).len(), 0);
+        // The command line has the last word.
+        let mounted = site.akvfs(&["mount", "-o", "fetch=lazy,layout=flat", &source, place]);
+        assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
+        assert!(std::fs::symlink_metadata(tree.join("one")).unwrap().is_file());
+        assert!(site.akvfs(&["unmount", place]).status.success());
     }
 }

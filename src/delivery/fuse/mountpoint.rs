@@ -119,10 +119,34 @@ pub(super) fn by_helper(dir: &Path, options: &Options) -> Result<OwnedFd> {
     let output = child.wait_with_output().map_err(local)?;
     received.ok_or_else(|| {
         let said = printable(&String::from_utf8_lossy(&output.stderr), 512);
-        unavailable(format!("{HELPER} did not mount {}: {said}", dir.display()))
-            .fix("the directory must be yours and writable, and /dev/fuse must be open to you")
+        let fix = REFUSALS.iter().find(|(part, _)| said.contains(part)).map(|(_, fix)| *fix);
+        unavailable(format!("{HELPER} did not mount {}: {}", dir.display(), said.trim()))
+            .fix(fix.unwrap_or(YOURS))
     })
 }
+
+/// What the helper says when it refuses, and what can be done.
+const REFUSALS: [(&str, &str); 8] = [
+    (
+        "user_allow_other",
+        "mount without allow_other, or let root write the line user_allow_other into /etc/fuse.conf",
+    ),
+    ("mount_max", "unmount what is not needed, or let root raise mount_max in /etc/fuse.conf"),
+    ("write access", YOURS),
+    ("not owned", YOURS),
+    ("is forbidden", "choose a directory of an ordinary filesystem"),
+    ("modprobe", "let root load the module: modprobe fuse"),
+    (
+        "open /dev/fuse",
+        "let root open the device to users, as most systems do: chmod 666 /dev/fuse",
+    ),
+    (
+        "Operation not permitted",
+        "fusermount3 must belong to root and be setuid (in a container it may not help itself so): \
+         reinstall the package fuse3, or mount as root",
+    ),
+];
+const YOURS: &str = "the directory must be yours, and writable: mkdir one in your home";
 
 /// In one piece: of several `-o` the helper takes the last.
 fn helper_options(options: &Options) -> String {
