@@ -301,3 +301,39 @@ impl Args {
 fn local(what: &str, error: &std::io::Error) -> Error {
     Error::new(Code::Local, format!("{what}: {}", error.kind()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each option has its row, with its variable and its default, in the part of the page that is about it.
+    #[test]
+    fn the_page_of_options_has_each_option() {
+        let page = include_str!("../../docs/CONFIGURATION.md");
+        let from = page.find("## SOURCE and who asks").unwrap();
+        let page = &page[from..page.find("## `akvfs sync").unwrap()];
+        let command = <Args as ClapArgs>::augment_args(clap::Command::new("mount"));
+        let mut count = 0;
+        for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+            let Some(name) = arg.get_long() else { continue };
+            let first = |line: &str| line.split(" | ").next().unwrap_or_default().to_owned();
+            let exactly = |cell: &str| {
+                cell.split(['`', ' ']).any(|part| part.strip_prefix("--") == Some(name))
+            };
+            let row = page.lines().find(|line| line.starts_with('|') && exactly(&first(line)));
+            let row = row.unwrap_or_else(|| panic!("--{name} is not in docs/CONFIGURATION.md"));
+            if let Some(variable) = arg.get_env() {
+                assert!(
+                    row.contains(&format!("`{}`", variable.to_str().unwrap())),
+                    "--{name}: {row}"
+                );
+            }
+            if let ([default], true) = (arg.get_default_values(), arg.get_action().takes_values()) {
+                let default = default.to_str().unwrap();
+                assert!(row.contains(&format!("| `{default}` |")), "--{name}, {default}: {row}");
+            }
+            count += 1;
+        }
+        assert!(count > 18, "{count}");
+    }
+}

@@ -36,6 +36,7 @@ mod separate;
 mod soak;
 mod stalls;
 mod sync;
+mod systemd;
 mod tree;
 mod who;
 mod write_mode;
