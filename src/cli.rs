@@ -110,7 +110,7 @@ pub fn main() -> ExitCode {
 /// Of a wrong command line, and of what failed.
 fn exit_codes(args: &[OsString]) -> (u8, u8) {
     #[cfg(target_os = "linux")]
-    if let Some(codes) = mount::exit_codes(args.first()) {
+    if let Some(codes) = mount::exit_codes(args) {
         return codes;
     }
     let _ = args;

@@ -104,7 +104,7 @@ fn fuse_cache(text: &str) -> std::result::Result<FuseCache, String> {
 
 /// The command line as clap reads it: without `-o`, and as `akvfs mount` where mount(8) called.
 pub(super) fn command_line(args: Vec<OsString>) -> Result<Vec<OsString>> {
-    if helper::is_meant(args.first()) {
+    if helper::is_meant(&args) {
         let mut line: Vec<OsString> = vec!["akvfs".into(), "mount".into()];
         line.extend(helper::command_line(args.into_iter().skip(1))?);
         return Ok(line);
@@ -119,8 +119,8 @@ pub(super) fn command_line(args: Vec<OsString>) -> Result<Vec<OsString>> {
 }
 
 /// Exit codes for a wrong command line and for what failed, where they are not the usual ones.
-pub(super) fn exit_codes(program: Option<&OsString>) -> Option<(u8, u8)> {
-    helper::is_meant(program).then_some((helper::USAGE, helper::FAILED))
+pub(super) fn exit_codes(line: &[OsString]) -> Option<(u8, u8)> {
+    helper::is_meant(line).then_some((helper::USAGE, helper::FAILED))
 }
 
 pub(super) fn run(args: Args, runtime: fn() -> Result<Runtime>) -> Result<()> {

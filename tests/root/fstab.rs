@@ -2,6 +2,8 @@
 //!
 //! Each test has its own /etc/fstab and its own /sbin/mount.akvfs: both only in its mount namespace.
 
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -211,5 +213,69 @@ root_test! {
         assert!(output.status.success(), "{}", said(&output));
         assert!(said(&output).contains(&format!("is at {place}")), "{}", said(&output));
         assert_eq!(machine.value().unwrap(), b"value");
+    }
+}
+
+root_test! {
+    fn a_fuse_line_without_a_helper_of_ours_is_mounted_by_libfuses() {
+        let machine = Machine::new();
+        let tree = machine.tree();
+        let place = tree.to_str().unwrap();
+        std::fs::remove_file("/sbin/mount.fuse.akvfs").unwrap();
+        std::os::unix::fs::symlink(AKVFS, "/sbin/akvfs").unwrap();
+        let mount = || command("mount", &[place]);
+        machine.fstab("fuse.akvfs", "noauto,uid=7");
+        let output = mount();
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(machine.value().unwrap(), b"value");
+        assert_eq!(mount().status.code(), Some(32));
+        run("umount", &[place]);
+        eventually("the end of the server", || servers(&tree).is_empty());
+        // The older spelling of the same.
+        let line = format!("akvfs#{} {place} fuse noauto 0 0\n", machine.source());
+        std::fs::write("/etc/fstab", line).unwrap();
+        let output = mount();
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(machine.value().unwrap(), b"value");
+    }
+}
+
+root_test! {
+    fn a_users_line_is_mounted_and_unmounted_by_a_plain_user() {
+        let machine = Machine::new();
+        let tree = machine.tree();
+        // The program and the device as users find them.
+        std::fs::set_permissions(machine.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let program = machine.path("akvfs");
+        std::fs::write(&program, "").unwrap();
+        run("mount", &["--bind", AKVFS, program.to_str().unwrap()]);
+        std::fs::remove_file("/sbin/mount.akvfs").unwrap();
+        std::os::unix::fs::symlink(&program, "/sbin/mount.akvfs").unwrap();
+        let devices = machine.path("devices");
+        std::fs::create_dir(&devices).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs", devices.to_str().unwrap()]);
+        let device = devices.join("fuse");
+        run("mknod", &["-m", "666", device.to_str().unwrap(), "c", "10", "229"]);
+        run("mount", &["--bind", device.to_str().unwrap(), "/dev/fuse"]);
+        let sockets = machine.path("run");
+        for own in [&tree, &sockets] {
+            std::fs::create_dir_all(own).unwrap();
+            chown(own, Some(65534), Some(65534)).unwrap();
+        }
+        machine.fstab("akvfs", "noauto,user");
+        let user = |program: &str| {
+            let mut command = Command::new(program);
+            command.arg(&tree).uid(65534).gid(65534).env("XDG_RUNTIME_DIR", &sockets);
+            command.output().unwrap()
+        };
+        let output = user("mount");
+        assert!(output.status.success(), "{}", said(&output));
+        let line = table(&tree).pop().unwrap();
+        assert!(line.contains("user_id=65534"), "{line}");
+        assert!(!user("ls").stdout.is_empty());
+        let output = user("umount");
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(table(&tree).len(), 0);
+        eventually("the end of the server", || servers(&tree).is_empty());
     }
 }

@@ -6,6 +6,7 @@
 //! then: a source may be `/dev/fd/63`. The directory stays the caller's, since relative paths (a token file,
 //! SSL_CERT_FILE) are read later too.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -22,11 +23,13 @@ const READY: &[u8] = b"ready\n";
 pub(super) fn start() -> Result<()> {
     let program = std::env::current_exe()
         .map_err(|error| local("this program cannot be found again", &error))?;
-    let mut args = std::env::args_os();
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let is_helper = helper::is_meant(&line);
+    let mut args = line.into_iter();
     let name = args.next();
     let mut command = Command::new(program);
-    // A mount helper is known by its name; what is not one has its command first.
-    let command_name = if helper::is_meant(name.as_ref()) { None } else { args.next() };
+    // What mount(8) has started has no command before its arguments.
+    let command_name = if is_helper { None } else { args.next() };
     let mut child = command
         .arg0(name.unwrap_or_else(|| "akvfs".into()))
         .args(command_name)

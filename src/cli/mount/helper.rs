@@ -3,6 +3,9 @@
 //! mount(8) calls `/sbin/mount.TYPE SOURCE DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE.SUBTYPE]`: for
 //! the type `akvfs` that is mount.akvfs, for `fuse.akvfs` mount.fuse.akvfs. It hands on the exit code, which
 //! is therefore one of its own.
+//!
+//! Where mount.fuse.akvfs is missing, mount(8) starts libfuse's mount.fuse for that type, which runs `akvfs
+//! SOURCE DIR -o OPTIONS`: no command of ours looks like that.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -19,10 +22,23 @@ pub(in crate::cli) const USAGE: u8 = 1;
 /// mount(8): mount failure.
 pub(in crate::cli) const FAILED: u8 = 32;
 
-/// Whether the program was started under such a name.
-pub(in crate::cli) fn is_meant(program: Option<&OsString>) -> bool {
-    let name = program.map(Path::new).and_then(Path::file_name);
-    name.is_some_and(|name| NAMES.iter().any(|known| name == *known))
+/// Whether mount(8) has started the program.
+pub(in crate::cli) fn is_meant(line: &[OsString]) -> bool {
+    let Some((program, args)) = line.split_first() else { return false };
+    let name = Path::new(program).file_name();
+    if name.is_some_and(|name| NAMES.iter().any(|known| name == *known)) {
+        return true;
+    }
+    let args = match args.split_first() {
+        Some((first, rest)) if first == super::REPORT_READY => rest,
+        _ => args,
+    };
+    // A path or a URL is no command's name.
+    let is_source = |source: &OsString| {
+        let bytes = source.as_bytes();
+        !bytes.starts_with(b"-") && bytes.iter().any(|byte| b"/:".contains(byte))
+    };
+    matches!(args, [source, _, flag, _] if flag == "-o" && is_source(source))
 }
 
 /// The arguments of `akvfs mount` for those that mount(8) gave.
@@ -107,13 +123,21 @@ mod tests {
 
     #[test]
     fn the_programs_name_is_the_last_part_of_its_path() {
+        let meant = |line: &[&str]| is_meant(&line.iter().map(OsString::from).collect::<Vec<_>>());
         for name in ["mount.akvfs", "/sbin/mount.fuse.akvfs", "/usr/local/bin/fuse.akvfs"] {
-            assert!(is_meant(Some(&name.into())), "{name}");
+            assert!(meant(&[name]), "{name}");
         }
         for name in ["akvfs", "/mount.akvfs/akvfs", "mount.akvfs2", ""] {
-            assert!(!is_meant(Some(&name.into())), "{name}");
+            assert!(!meant(&[name]), "{name}");
         }
-        assert!(!is_meant(None));
+        assert!(!meant(&[]));
+        assert!(meant(&["akvfs", "/etc/a.yaml", "/mnt", "-o", "rw"]));
+        assert!(meant(&["akvfs", "--report-ready", "dev:", "/mnt", "-o", "rw"]));
+        for args in
+            [&["get", "dev:", "x"][..], &["-v", "dev:", "-o", "rw"], &["mount", "a/b", "-o", "rw"]]
+        {
+            assert!(!meant(&[&["akvfs"], args].concat()), "{args:?}");
+        }
     }
 
     #[test]
