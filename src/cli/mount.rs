@@ -25,7 +25,7 @@ use crate::class::{FetchMode, FuseCache};
 use crate::control::wire::Kind;
 use crate::delivery::fuse::{self, Mounted};
 use crate::error::{Code, Error, Result};
-use crate::fetch::Ages;
+use crate::fetch::{self, Ages};
 use crate::view::{Limits, View};
 use crate::{config, process};
 
@@ -35,6 +35,8 @@ use shown::Shown;
 
 /// Listing a vault at mount may take this long.
 const LIST_LIMIT: Duration = Duration::from_secs(60);
+/// Held beside a tree's values: answers on their way, and what was asked lately.
+const BESIDE_A_TREE: usize = 16 * 1024 * 1024;
 /// Of the child of a background mount.
 const REPORT_READY: &str = "--report-ready";
 
@@ -163,7 +165,7 @@ impl Args {
     /// How the source is shown: what the command line does not say, its class may.
     fn options(&self, opened: &Opened) -> Result<fuse::Options> {
         let mut options = fuse::Options {
-            source: self.source.name().to_owned(),
+            source: self.source.source.clone(),
             open_timeout: self.open_timeout,
             cache: self.fuse_cache.or(opened.fuse_cache).unwrap_or_default(),
             ..fuse::Options::default()
@@ -194,7 +196,10 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
     let stop = stop_token()?;
     // Who looks for new versions here is one view: it wants the vault's answer, whoever asked before.
     let ages = Ages { refresh: Duration::ZERO, max_stale: args.max_stale, ..Ages::default() };
-    let opened = args.source.open_for(ages, args.max_bytes).await?;
+    let usual = fetch::Options { ages, ..fetch::Options::default() };
+    // All of the tree's bytes are the process's, too.
+    let max_bytes = args.max_bytes.saturating_add(BESIDE_A_TREE).max(usual.max_bytes);
+    let opened = args.source.open_with(fetch::Options { max_bytes, ..usual }).await?;
     let options = args.options(&opened)?;
     if args.fake {
         return args.say(&opened, "would be");

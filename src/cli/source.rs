@@ -26,8 +26,6 @@ pub(crate) use live::serve_status;
 
 /// Largest manifest that is read.
 const MAX_MANIFEST: u64 = 1024 * 1024;
-/// Held beside a tree's values: answers on their way, and what was asked lately.
-const BESIDE_A_TREE: usize = 16 * 1024 * 1024;
 /// Files of a whole-vault source, where no class says otherwise.
 const DEFAULT_MODE: u32 = 0o400;
 
@@ -36,7 +34,7 @@ const DEFAULT_MODE: u32 = 0o400;
 pub(crate) struct SourceArgs {
     /// class.yaml, class.yaml#NAME, `https://VAULT.vault.azure.net[/secrets]`, or dev:[SEED.yaml]
     #[arg(value_name = "SOURCE")]
-    source: String,
+    pub(crate) source: String,
     /// clientid with clientsecret or clientcertificate: a Secret manifest, or a directory of files
     #[arg(long, value_name = "PATH", env = "AKVFS_SECRETS_FILE")]
     secrets_file: Option<PathBuf>,
@@ -99,8 +97,10 @@ pub(crate) struct Opened {
     /// Notices about the class.
     pub(crate) notices: Vec<String>,
     /// When a tree of it requests its values, if the class says so.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux has trees"))]
     pub(crate) fetch: Option<FetchMode>,
     /// What the kernel keeps of a tree of it, if the class says so.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux has trees"))]
     pub(crate) fuse_cache: Option<FuseCache>,
     #[cfg(feature = "emulator")]
     _emulator: Option<crate::emulator::Emulator>,
@@ -111,24 +111,13 @@ fn new_fetch(endpoints: Endpoints, options: fetch::Options) -> Result<Fetch> {
 }
 
 impl SourceArgs {
-    /// What was given for it.
-    pub(crate) fn name(&self) -> &str {
-        &self.source
-    }
-
     /// Opens the source. Nothing is requested from a vault yet.
     pub(crate) async fn open(&self, ages: Ages) -> Result<Opened> {
         self.open_with(fetch::Options { ages, ..fetch::Options::default() }).await
     }
 
-    /// The same for a tree that may hold so many bytes: requests and what else is held come on top.
-    pub(crate) async fn open_for(&self, ages: Ages, bytes: usize) -> Result<Opened> {
-        let usual = fetch::Options { ages, ..fetch::Options::default() };
-        let all = bytes.saturating_add(BESIDE_A_TREE).max(usual.max_bytes);
-        self.open_with(fetch::Options { max_bytes: all, ..usual }).await
-    }
-
-    async fn open_with(&self, options: fetch::Options) -> Result<Opened> {
+    /// The same with other bounds.
+    pub(crate) async fn open_with(&self, options: fetch::Options) -> Result<Opened> {
         match self.source.as_str() {
             source if source.starts_with("dev:") => {
                 self.open_dev(&source["dev:".len()..], options).await
