@@ -283,6 +283,30 @@ mod tests {
         assert_eq!((found, skipped), (vec![OsString::from("--uid=2")], vec!["foo".to_owned()]));
     }
 
+    proptest::proptest! {
+        /// Whatever stands in the fourth field of fstab: long options that are known, or an error that
+        /// tells no value.
+        #[test]
+        fn any_words_are_options_or_refused_without_their_values(
+            names in proptest::collection::vec("[a-z_]{0,12}|uid|allow_other|x-a", 0..6),
+            noise in "[\\PC\"\\\\,=]{0,40}",
+        ) {
+            let longs: Vec<_> = table().into_iter().map(|known| format!("--{}", known.long)).collect();
+            for words in [names.join("=HUNTER2,"), names.join(&noise), noise] {
+                match long_options(OsStr::new(&words), Unknown::Refuse, &mut Vec::new()) {
+                    Ok(options) => for option in options {
+                        let option = option.into_string().unwrap();
+                        let name = option.split('=').next().unwrap().to_owned();
+                        proptest::prop_assert!(longs.contains(&name), "{}", option);
+                    },
+                    Err(error) => {
+                        proptest::prop_assert!(!error.to_string().contains("HUNTER2"), "{}", error);
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn options_stand_where_their_words_stood() {
         let line = |args: &[&str]| expanded(args.iter().map(OsString::from));

@@ -30,7 +30,7 @@ use crate::process;
 const DEVICE: &str = "/dev/fuse";
 const HELPER: &str = "fusermount3";
 const HELPER_OPTIONS: &str = "rw,nosuid,nodev,noexec,noatime,default_permissions,subtype=akvfs";
-/// The kernel takes 256 bytes for a mount's source, a NUL among them.
+/// The kernel takes 256 bytes for a mount's source, a NUL among them; the helper has not much more room.
 const MAX_SOURCE: usize = 255;
 /// Type of our mounts in the mount table.
 const TYPE: &str = "fuse.akvfs";
@@ -152,7 +152,7 @@ const YOURS: &str = "the directory must be yours, and writable: mkdir one in you
 fn helper_options(options: &Options) -> String {
     let others = if options.allow_other { ",allow_other" } else { "" };
     // The helper takes a backslash for the sign that the next character is none of its own.
-    let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
+    let source = shortened(&options.source).replace('\\', "\\\\").replace(',', "\\,");
     format!("{HELPER_OPTIONS}{others},fsname={source}")
 }
 
@@ -413,6 +413,8 @@ mod tests {
         let options = Options { source: "/a,suid\\b.yaml".to_owned(), ..Options::default() };
         let shown = helper_options(&options);
         assert_eq!(shown, format!("{HELPER_OPTIONS},fsname=/a\\,suid\\\\b.yaml"));
+        let long = helper_options(&Options { source: ",".repeat(5000), ..options.clone() });
+        assert!(long.len() < 700, "{}", long.len());
         let shown = helper_options(&Options { allow_other: true, ..options });
         assert!(shown.starts_with(&format!("{HELPER_OPTIONS},allow_other,fsname=")), "{shown}");
     }
