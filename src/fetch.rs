@@ -41,7 +41,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::http::Http;
 use crate::identity::{Identities, Proof, ProvenIdentity};
-use crate::vault::{Ask, ListedVersion, ObjectVersion, Urgency, Vault, VaultRef};
+use crate::vault::{Ask, ListedVersion, Names, ObjectVersion, Urgency, Vault, VaultRef};
 use table::{Request, Table, Wish};
 
 /// Most names of a listing.
@@ -192,8 +192,14 @@ pub trait Origin: Send + Sync + 'static {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Arc<ObjectVersion>>>;
 
-    /// Names of all enabled objects of a kind, in the vault's order, all pages (bounded).
-    fn list(&self, kind: ObjectKind, deadline: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>>;
+    /// Names of the enabled objects of a kind, in the vault's order, all pages up to [`MAX_NAMES`] names.
+    /// They are asked for now: no list is kept.
+    fn list(
+        &self,
+        kind: ObjectKind,
+        urgency: Urgency,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Names>>;
 
     /// Every version of an object, the disabled ones too, in the vault's order, all pages (bounded).
     fn versions(

@@ -25,7 +25,7 @@ use crate::telemetry::metrics;
 use answer::{Asked, Page};
 pub use ask::{Ask, Urgency};
 use limiter::{Limiter, Request};
-pub use model::{Body, Jwk, ListedVersion, ObjectVersion};
+pub use model::{Body, Jwk, ListedVersion, Names, ObjectVersion};
 
 /// The data plane version we speak; upstream's too.
 const API_VERSION: &str = "7.4";
@@ -128,7 +128,7 @@ impl Vault {
         outcome
     }
 
-    /// Names of all enabled objects of a kind, all pages.
+    /// Names of the enabled objects of a kind, all pages up to `max_names`.
     pub async fn list(
         &self,
         proof: &Proof,
@@ -136,14 +136,15 @@ impl Vault {
         kind: ObjectKind,
         max_names: usize,
         ask: &Ask,
-    ) -> Result<Vec<ObjectName>> {
+    ) -> Result<Names> {
         let vault = vault.url();
         let first = format!("{vault}/{}", kind.collection());
         let read = |answer: &Answer| answer::names(kind, &first, answer);
         let begun = Instant::now();
         let outcome = self.pages(proof, &vault, &first, max_names, read, ask).await;
         metrics::keyvault_request(kind, "", begun.elapsed(), &outcome);
-        outcome
+        let Items { items: names, more } = outcome?;
+        Ok(Names { names, more })
     }
 
     /// Every version of an object, the disabled ones too, all pages, in the vault's order.
@@ -162,10 +163,16 @@ impl Vault {
         let begun = Instant::now();
         let outcome = self.pages(proof, &vault, &first, max_versions, read, ask).await;
         metrics::keyvault_request(kind, name.as_str(), begun.elapsed(), &outcome);
-        outcome
+        match outcome? {
+            Items { items, more: false } => Ok(items),
+            _ => {
+                let what = format!("GET {first}: the list has more than {max_versions} entries");
+                Err(Error::new(Code::TooLarge, what).at(Hop::Vault))
+            }
+        }
     }
 
-    /// All pages of a list, bounded.
+    /// The pages of a list, bounded: at most so many items, of at most [`MAX_PAGES`].
     async fn pages<T>(
         &self,
         proof: &Proof,
@@ -174,39 +181,27 @@ impl Vault {
         max_items: usize,
         read: impl Fn(&Answer) -> Result<Page<T>>,
         ask: &Ask,
-    ) -> Result<Vec<T>> {
+    ) -> Result<Items<T>> {
         let mut items = Vec::new();
         let mut next = Some(first.to_owned());
         let mut asked = None;
+        let mut more = true;
         for _ in 0..MAX_PAGES {
-            let Some(url) = next else {
-                // The whole is as old as its first page.
-                asked.inspect(|asked| ask.patience.answered(*asked));
-                return Ok(items);
-            };
+            let Some(url) = next.take() else { break };
             let answer = self.authorized(proof, vault, Asked::List, &url, ask).await?;
             asked = asked.or(ask.patience.asked());
             let page = read(&answer)?;
             items.extend(page.items);
+            more = page.next.is_some() || items.len() > max_items;
             if items.len() > max_items {
-                return Err(Error::new(
-                    Code::TooLarge,
-                    format!("GET {first}: the list has more than {max_items} entries"),
-                )
-                .at(Hop::Vault));
+                items.truncate(max_items);
+                break;
             }
-            next = match page.next {
-                Some(link) => Some(same_origin(&link, first)?),
-                None => None,
-            };
+            next = page.next.map(|link| same_origin(&link, first)).transpose()?;
         }
-        match next {
-            None => Ok(items),
-            Some(_) => {
-                Err(Error::new(Code::BadAnswer, format!("GET {first}: the list does not end"))
-                    .at(Hop::Vault))
-            }
-        }
+        // The whole is as old as its first page.
+        asked.inspect(|asked| ask.patience.answered(*asked));
+        Ok(Items { items, more })
     }
 
     /// GET with the proof's token; tried again while the vault is only busy.
@@ -264,6 +259,12 @@ impl Vault {
             .exchange(request, Exchange { hop: Hop::Vault, what: &what, max_body, deadline })
             .await
     }
+}
+
+/// What a list has, and whether it goes on.
+struct Items<T> {
+    items: Vec<T>,
+    more: bool,
 }
 
 /// `Bearer TOKEN`, marked sensitive so that no layer below shows it.

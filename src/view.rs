@@ -1,6 +1,6 @@
 //! The live mount that all deliveries share: which names exist, which generation is current.
 //!
-//! A [`Plan`] fixes the names. A `Generation` is one immutable state of the view, numbered by its
+//! A [`Plan`] has the names. A `Generation` is one immutable state of the view, numbered by its
 //! birth; it has a [`Slot`] for every object, empty until somebody opens one of its files and then
 //! filled once, with one version. [`View::refresh`] asks the vault about the filled ones and publishes
 //! a new generation when something changed. A node is named by the birth it came with and its index
@@ -12,13 +12,17 @@
 //! stays, stale, at most [`Limits::max_stale`] after the vault's last positive answer. Either way it is
 //! looked at again at every refresh, and comes back when the vault gives it.
 //!
-//! Nothing here knows FUSE or HTTP. Only [`View::resolve`], [`View::fill`] and [`View::refresh`] use
-//! the origin; every other call answers from memory.
+//! The names of a class are fixed. Those of a whole vault follow its lists ([`View::list_names`]).
+//!
+//! Nothing here knows FUSE or HTTP. Only [`View::resolve`], [`View::list_names`], [`View::fill`] and
+//! [`View::refresh`] use the origin; every other call answers from memory.
 
 mod check;
 mod generation;
+mod growing;
 mod history;
 mod ledger;
+mod listing;
 mod nodes;
 mod object;
 mod plan;
@@ -42,6 +46,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub use history::expand;
 pub use ledger::Failure;
+pub use listing::CollectionStatus;
 pub use nodes::{Attr, Kind, NodeId, NotServed, PLACEHOLDER, Totals};
 pub use object::{Obtained, obtain};
 pub(crate) use object::{fetch, refuse_meetings, rendered};
@@ -61,6 +66,7 @@ use crate::render;
 use crate::secret::Secret;
 use generation::Generations;
 use ledger::{Ledger, Moment};
+use listing::Lists;
 use plan::PlannedObject;
 use refresh::Schedule;
 use run::Runs;
@@ -119,6 +125,7 @@ pub struct View {
     schedule: Mutex<Schedule>,
     listener: Mutex<Option<mpsc::Sender<Announcement>>>,
     ledger: Ledger,
+    lists: Lists,
     clock: Clock,
     born: SystemTime,
     closed: AtomicBool,
@@ -138,6 +145,7 @@ impl View {
         Arc::new(Self {
             generations: RwLock::new(Generations::first(&plan, born)),
             ledger: Ledger::new(plan.len()),
+            lists: Lists::new(plan.collections.len()),
             plan,
             budget: Budget::share(origin.budget(), limits.max_bytes),
             origin,

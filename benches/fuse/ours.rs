@@ -7,7 +7,7 @@ use std::time::Instant;
 use akvfs::class::{FilePath, ObjectKind, ObjectName, ObjectSpec};
 use akvfs::delivery::fuse::{self, Mounted};
 use akvfs::fetch::{Demand, ObjectRef, Origin};
-use akvfs::vault::{Body, ListedVersion, ObjectVersion};
+use akvfs::vault::{Body, ListedVersion, Names, ObjectVersion, Urgency};
 use akvfs::view::{Layout, Limits, Plan, View};
 use akvfs::{Result, Secret, render};
 use futures_util::future::BoxFuture;
@@ -46,8 +46,8 @@ impl Origin for Memory {
         })
     }
 
-    fn list(&self, _: ObjectKind, _: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn list(&self, _: ObjectKind, _: Urgency, _: Instant) -> BoxFuture<'_, Result<Names>> {
+        Box::pin(async { Ok(Names::default()) })
     }
 
     fn versions(

@@ -33,8 +33,8 @@ use super::note;
 use super::source::{LayoutArg, Opened, SourceArgs, serve_status};
 use shown::Shown;
 
-/// Listing a vault at mount may take this long.
-const LIST_LIMIT: Duration = Duration::from_secs(60);
+/// The vault may take so long to tell its names at mount.
+const LIST_LIMIT: Duration = Duration::from_secs(30);
 /// Held beside a tree's values: answers on their way, and what was asked lately.
 const BESIDE_A_TREE: usize = 16 * 1024 * 1024;
 /// Of the child of a background mount.
@@ -250,9 +250,14 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
 
 /// The view, with all its values where they are to be there from the start.
 async fn filled(args: &Args, opened: &Opened) -> Result<std::sync::Arc<View>> {
-    let layout = args.layout.map(Into::into);
-    let view = opened.view(layout, args.limits(), Instant::now() + LIST_LIMIT).await?;
-    if args.fetch.or(opened.fetch).unwrap_or_default() == FetchMode::Eager {
+    let layout = args.layout.map_or_else(|| opened.natural_layout(), Into::into);
+    let (limits, deadline) = (args.limits(), Instant::now() + LIST_LIMIT);
+    let eager = args.fetch.or(opened.fetch).unwrap_or_default() == FetchMode::Eager;
+    let view = match eager {
+        true => opened.whole_view(layout, limits, deadline).await?,
+        false => opened.view(layout, limits, deadline).await?,
+    };
+    if eager {
         let filled = view.fill_all(Instant::now() + args.fetch_timeout).await;
         filled.map_err(|error| error.context("fetch=eager"))?;
     }

@@ -15,10 +15,10 @@ use crate::class::{
 };
 use crate::cloud::{Cloud, CloudSource, Endpoints};
 use crate::error::{Code, Error, Result};
-use crate::fetch::{self, Access, Ages, Fetch, Origin};
+use crate::fetch::{self, Access, Ages, Fetch, MAX_NAMES, Origin};
 use crate::http::Http;
 use crate::render;
-use crate::vault::VaultRef;
+use crate::vault::{Names, Urgency, VaultRef};
 use crate::view::Layout;
 
 use identity::{Identity, describe};
@@ -298,7 +298,12 @@ impl Opened {
         let Wanted::Listing(kinds) = &self.wanted else { return Ok(Vec::new()) };
         let mut objects = Vec::new();
         for kind in kinds {
-            for name in self.origin.list(*kind, deadline).await? {
+            let Names { names, more } = self.origin.list(*kind, Urgency::First, deadline).await?;
+            if more {
+                let what = format!("the vault has more than {MAX_NAMES} {}", kind.collection());
+                return Err(Error::new(Code::TooLarge, what).fix("list what you want in a class"));
+            }
+            for name in names {
                 objects.push(vault_object(objects.len(), *kind, name)?);
             }
         }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use crate::control::wire::{Object, Outcome, Request, Served};
+use crate::control::wire::{Collection, Object, Outcome, Request, Served};
 use crate::control::{self, Asked, Silent};
 use crate::error::{Code, Error, Result, printable};
 
@@ -129,6 +129,12 @@ impl Row {
         let checked = served.checked.as_deref();
         lines.extend(checked.map(|at| format!("  checked     {}", since(Some(at)))));
         lines.extend(served.error.as_ref().map(|error| format!("  error       {}", plain(error))));
+        for one in &served.collections {
+            lines.push(format!("  {:10}  {}", plain(&one.kind), self::collection(one)));
+            lines.extend(one.error.as_ref().map(|error| {
+                format!("    {}, {}", plain(&error.message), since(error.at.as_deref()))
+            }));
+        }
         let width = |text: fn(&Object) -> String, title: &str| {
             let widths = served.objects.iter().map(|one| text(one).chars().count());
             widths.max().unwrap_or(0).max(title.len())
@@ -149,6 +155,15 @@ impl Row {
             lines.push(format!("  and {} more objects", served.omitted));
         }
         lines.join("\n") + "\n"
+    }
+}
+
+fn collection(collection: &Collection) -> String {
+    let (names, listed) = (collection.names, collection.listed.as_deref());
+    match (&collection.stale_since, listed) {
+        (_, None) => "not listed".to_owned(),
+        (Some(stale), Some(_)) => format!("{names} names, stale since {}", since(Some(stale))),
+        (None, Some(listed)) => format!("{names} names, as of {}", since(Some(listed))),
     }
 }
 
@@ -228,16 +243,23 @@ mod tests {
             withdrawn: None,
             error: None,
         };
-        let error = Problem {
+        let problem = || Problem {
             code: "forbidden".to_owned(),
             message: "not\x1b[2J yours".to_owned(),
             at: long_ago(),
+        };
+        let collection = |kind: &str, listed, stale_since| Collection {
+            kind: kind.to_owned(),
+            names: 3,
+            listed,
+            stale_since,
+            error: None,
         };
         let objects = vec![
             Object { opens: Some(12), ..object("one", Some("0123")) },
             Object { stale_since: long_ago(), expires: long_ago(), ..object("old", Some("4")) },
             Object { withdrawn: Some("forbidden".to_owned()), ..object("gone", None) },
-            Object { error: Some(error), ..object("two\n", None) },
+            Object { error: Some(problem()), ..object("two\n", None) },
         ];
         let row = Row {
             pid: Some(7),
@@ -255,6 +277,11 @@ mod tests {
                 retired: 0,
                 bytes: 4,
                 error: Some("disk full".to_owned()),
+                collections: vec![
+                    collection("secret", long_ago(), None),
+                    collection("key", long_ago(), long_ago()),
+                    Collection { error: Some(problem()), ..collection("cert", None, long_ago()) },
+                ],
                 objects,
                 omitted: 5,
             },
@@ -263,7 +290,9 @@ mod tests {
         for part in [
             "/run/[31mapp  (sync of uid 1000, process 7)\n",
             "  source      class app\n  identity    pod identity\n  generation  3, ",
-            " days ago\n  error       disk full\n",
+            " days ago\n  error       disk full\n  secret      3 names, as of ",
+            " days ago\n  key         3 names, stale since ",
+            " days ago\n  cert        not listed\n    not[2J yours, ",
             "  OBJECT       VERSION  OPENS  STATE\n  secret/one   0123        12  as of ",
             "  secret/old   4            -  stale since ",
             " days ago, expired ",

@@ -20,7 +20,7 @@ use crate::fetch::{Demand, ObjectRef, Origin};
 use crate::render;
 use crate::secret::Secret;
 use crate::testing;
-use crate::vault::{ListedVersion, ObjectVersion};
+use crate::vault::{ListedVersion, Names, ObjectVersion, Urgency};
 use crate::view::{Layout, Limits, Plan};
 
 /// Every secret has this version; at 0 none is there.
@@ -43,8 +43,8 @@ impl Origin for Fake {
         })
     }
 
-    fn list(&self, _: ObjectKind, _: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn list(&self, _: ObjectKind, _: Urgency, _: Instant) -> BoxFuture<'_, Result<Names>> {
+        Box::pin(async { Ok(Names::default()) })
     }
 
     fn versions(

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Entry;
 use crate::error::{Code, Error, printable};
-use crate::view::{Failure, ObjectStatus, Refreshed, Status};
+use crate::view::{CollectionStatus, Failure, ObjectStatus, Refreshed, Status};
 
 pub(crate) const PROTOCOL: u32 = 1;
 /// Names in one answer: files, of objects or of what changed.
@@ -104,9 +104,27 @@ pub(crate) struct Served {
     pub(crate) bytes: usize,
     /// Why the directory does not show what was fetched.
     pub(crate) error: Option<String>,
+    /// Of a whole vault: its lists.
+    #[serde(default)]
+    pub(crate) collections: Vec<Collection>,
     pub(crate) objects: Vec<Object>,
     /// Objects that had no room in the answer.
     pub(crate) omitted: usize,
+}
+
+/// All names of a kind in a whole vault.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Collection {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// In the last list.
+    pub(crate) names: usize,
+    /// When the vault was asked for that.
+    pub(crate) listed: Option<String>,
+    /// Since when the vault does not give a newer one.
+    pub(crate) stale_since: Option<String>,
+    /// Why, or why not all names are shown.
+    pub(crate) error: Option<Problem>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -160,7 +178,7 @@ pub(crate) struct RefreshReport {
 
 impl Served {
     pub(crate) fn of(entry: &Entry) -> Self {
-        let Status { birth, born, retired, bytes, looked, next_look, objects } =
+        let Status { birth, born, retired, bytes, looked, next_look, collections, objects } =
             entry.view.status();
         let all = objects.len();
         let mut names = 0;
@@ -183,8 +201,27 @@ impl Served {
             bytes,
             error: entry.problem.get().map(|text| printable(&text, MAX_TEXT)),
             omitted: all - objects.len(),
+            collections: collections.into_iter().map(Collection::from).collect(),
             objects,
         }
+    }
+}
+
+impl From<CollectionStatus> for Collection {
+    fn from(status: CollectionStatus) -> Self {
+        Self {
+            kind: status.kind.as_str().to_owned(),
+            names: status.names,
+            listed: status.listed.and_then(time),
+            stale_since: status.stale.and_then(time),
+            error: status.failure.map(Problem::from),
+        }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(Failure { at, error }: Failure) -> Self {
+        Self { at: time(at), ..Self::from(&error) }
     }
 }
 
@@ -203,9 +240,7 @@ impl Object {
             checked: status.checked.and_then(time),
             stale_since: status.stale.and_then(time),
             withdrawn: status.withdrawn.map(|code| code.as_str().to_owned()),
-            error: status
-                .failure
-                .map(|Failure { at, error }| Problem { at: time(at), ..Problem::from(&error) }),
+            error: status.failure.map(Problem::from),
         }
     }
 }

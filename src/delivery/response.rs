@@ -357,7 +357,7 @@ mod tests {
     use crate::fetch::ObjectRef;
     use crate::secret::Secret;
     use crate::testing;
-    use crate::vault::ListedVersion;
+    use crate::vault::{ListedVersion, Names, Urgency};
 
     use super::*;
 
@@ -386,8 +386,8 @@ mod tests {
             .boxed()
         }
 
-        fn list(&self, _: ObjectKind, _: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
-            async { Ok(Vec::new()) }.boxed()
+        fn list(&self, _: ObjectKind, _: Urgency, _: Instant) -> BoxFuture<'_, Result<Names>> {
+            async { Ok(Names::default()) }.boxed()
         }
 
         fn versions(

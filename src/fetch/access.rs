@@ -10,7 +10,7 @@ use crate::class::{Claim, ObjectKind, ObjectName, Version};
 use crate::clock::Clock;
 use crate::error::{Code, Result};
 use crate::identity::Proof;
-use crate::vault::{Ask, ListedVersion, ObjectVersion, VaultRef};
+use crate::vault::{Ask, ListedVersion, Names, ObjectVersion, Urgency, VaultRef};
 
 use super::{Demand, Fetch, MAX_NAMES, ObjectRef, Origin};
 
@@ -143,9 +143,14 @@ impl Origin for Access {
         })
     }
 
-    fn list(&self, kind: ObjectKind, deadline: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
+    fn list(
+        &self,
+        kind: ObjectKind,
+        urgency: Urgency,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Names>> {
         Box::pin(async move {
-            let (client, ask) = (&self.fetch.0.vault, &self.ask(deadline));
+            let (client, ask) = (&self.fetch.0.vault, &Ask { urgency, ..self.ask(deadline) });
             self.with_proof(kind, deadline, |proof| async move {
                 client.list(&proof, &self.vault, kind, MAX_NAMES, ask).await
             })

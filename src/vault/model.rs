@@ -1,6 +1,6 @@
 //! What the vault answered, in types. Values stay in [`Secret`]; everything else may be shown.
 
-use crate::class::ObjectKind;
+use crate::class::{ObjectKind, ObjectName};
 use crate::secret::Secret;
 
 /// One version of one object, as the vault answered it.
@@ -38,6 +38,15 @@ impl ObjectVersion {
         };
         self.name.len() + self.version.len() + body
     }
+}
+
+/// Names of a vault's objects of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The first ones, in the vault's order.
+    pub names: Vec<ObjectName>,
+    /// Whether the vault has more than are asked for.
+    pub more: bool,
 }
 
 /// One entry of the list of an object's versions.

@@ -14,7 +14,7 @@ const RETENTION: Duration = Duration::from_secs(600);
 /// Most replaced generations that are kept.
 const MAX_RETIRED: usize = 16;
 
-/// One state of the view: a slot for every object. Never changed; only its empty slots get filled.
+/// One state of the view: a slot for every object that the plan had when it came. Never changed; only its empty slots get filled.
 pub(super) struct Generation {
     pub(super) birth: u32,
     /// Name of its directory in the atomic layout.
@@ -109,6 +109,7 @@ impl Generations {
         mut changes: Vec<Change>,
     ) -> Arc<Generation> {
         changes.sort_by_key(|change| change.object);
+        let known = self.current.slots.len();
         let slots = self.current.slots.iter().map(|slot| {
             let object = slot.object;
             let new = changes.binary_search_by_key(&object, |change| change.object).ok();
@@ -120,7 +121,14 @@ impl Generations {
                 None => Slot::new(birth, object, slot.wanted.clone(), slot.content().cloned()),
             }
         });
-        Generation::new(birth, born, slots.collect())
+        let mut slots: Vec<_> = slots.collect();
+        // Names that are new; those between them have a place and are not shown yet.
+        for Change { object, wanted, content } in changes.iter().filter(|new| new.object >= known) {
+            let nothing = |object| Slot::new(birth, object, Wanted::Nothing, None);
+            slots.extend((slots.len()..*object).map(nothing));
+            slots.push(Slot::new(birth, *object, wanted.clone(), content.clone()));
+        }
+        Generation::new(birth, born, slots)
     }
 
     /// Drops what is older than the retention, and the oldest beyond the bound. Slots with an open

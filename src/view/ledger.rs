@@ -195,6 +195,13 @@ impl Ledger {
         self.entries().get_mut(index).map(change)
     }
 
+    /// Room for so many objects.
+    pub(super) fn grow(&self, objects: usize) {
+        let mut entries = self.entries();
+        let more = objects.max(entries.len());
+        entries.resize_with(more, Entry::default);
+    }
+
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

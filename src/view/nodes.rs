@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::View;
 use super::generation::{Generation, Generations};
-use super::plan::{DATA, DATA_NAME, GENERATION, Layout, Node, NodeKind, ROOT};
+use super::plan::{Children, DATA, DATA_NAME, GENERATION, Layout, Node, NodeKind, ROOT};
 use super::slot::Slot;
 use crate::error::Code;
 use crate::secret::Secret;
@@ -112,8 +112,9 @@ impl View {
         self.attr_in(&self.generations(), id)
     }
 
-    /// Calls `each` with the name and attributes of every entry of a directory from position `from`,
-    /// until it returns `false`. Positions are stable while the mount lives.
+    /// Calls `each` with the position, name and attributes of every entry of a directory from position
+    /// `from`, until it returns `false`. Positions are stable while the mount lives: an entry that is
+    /// not shown now leaves a gap, and new ones come last.
     ///
     /// # Errors
     /// The directory is gone or no directory.
@@ -121,18 +122,18 @@ impl View {
         &self,
         directory: NodeId,
         from: usize,
-        mut each: impl FnMut(&str, Attr) -> bool,
+        mut each: impl FnMut(usize, &str, Attr) -> bool,
     ) -> Result<(), NotServed> {
         let generations = self.generations();
         let (children, generation) = self.directory(&generations, directory)?;
-        for index in children.iter().skip(from) {
-            let Some(node) = self.plan.tree.node(*index) else { continue };
-            let Some(attr) = self.child(&generations, generation, *index) else { continue };
+        for (position, index) in (from..).map_while(|at| Some((at, children.at(at)?))) {
+            let Some(node) = self.plan.tree.node(index) else { continue };
+            let Some(attr) = self.child(&generations, generation, index) else { continue };
             let name = match &*node.name {
                 "" => &generation.directory,
                 name => name,
             };
-            if !each(name, attr) {
+            if !each(position, name, attr) {
                 break;
             }
         }
@@ -251,7 +252,7 @@ impl View {
         &'a self,
         generations: &'a Generations,
         id: NodeId,
-    ) -> Result<(&'a [u32], &'a Arc<Generation>), NotServed> {
+    ) -> Result<(&'a Children, &'a Arc<Generation>), NotServed> {
         let node = self.plan.tree.node(id.index).ok_or(NotServed::Stale)?;
         let NodeKind::Directory(children) = &node.kind else { return Err(NotServed::OtherKind) };
         let generation = if self.plan.tree.permanent(id.index, node) {

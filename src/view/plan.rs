@@ -1,19 +1,29 @@
 //! What a view shows before anything was fetched: names, modes, and which object fills which file.
 //!
-//! The plan is fixed for the life of the mount, and so is its [`Tree`]: every generation has the same
-//! nodes under the same indexes. What changes from birth to birth is the content of the files, and
-//! which of them are there: a version history has a place for every version that the class wants, and
-//! a generation shows as many as the vault has.
+//! What is in a plan is fixed for the life of the mount, and so is its [`Tree`]: every generation has
+//! the same nodes under the same indexes. What changes from birth to birth is the content of the files,
+//! and which of them are there: a version history has a place for every version that the class wants,
+//! and a generation shows as many as the vault has.
+//!
+//! A class's plan has all its names from the start. A whole vault's ([`Plan::listing`]) gets more when
+//! the vault does: a new name gets a place at the end, and keeps it when it goes. A generation that is
+//! older than a name has no slot for it, and so does not show it.
+
+mod children;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
-use crate::class::ObjectSpec;
-use crate::error::{Error, Result};
+use crate::class::{FilePath, ObjectKind, ObjectName, ObjectSpec};
+use crate::error::{Code, Error, Result};
 
+use super::growing::Growing;
 use super::history;
 use crate::render;
+
+pub(super) use children::Children;
 
 /// Index of the root directory in every tree.
 pub(super) const ROOT: u32 = 1;
@@ -23,6 +33,11 @@ pub(super) const DATA: u32 = 2;
 pub(super) const GENERATION: u32 = 3;
 /// The link that names the current generation.
 pub(super) const DATA_NAME: &str = "..data";
+/// Most names of whole vaults that a view ever has, those that are gone included: a place is never used
+/// for another name, since somebody may remember its node.
+const MAX_PLACES: usize = 100_000;
+/// Names that a collection's directory is made for; it may have more.
+const COLLECTION: usize = 4096;
 
 /// How generations are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +59,22 @@ impl Layout {
 /// The objects of a view and where their files stand.
 #[derive(Debug)]
 pub struct Plan {
-    pub(super) objects: Vec<PlannedObject>,
+    pub(super) objects: Growing<PlannedObject>,
     pub(super) histories: Vec<History>,
+    pub(super) collections: Vec<Collection>,
     pub(super) tree: Tree,
+    /// One name at a time.
+    growing: Mutex<()>,
+}
+
+/// All objects of a kind in a vault, as one directory.
+#[derive(Debug)]
+pub(super) struct Collection {
+    pub(super) kind: ObjectKind,
+    /// Its node.
+    directory: u32,
+    /// Of its files.
+    mode: u32,
 }
 
 /// An object: the unit of filling. One fetch fills all its files.
@@ -77,7 +105,7 @@ pub(super) struct History {
 #[derive(Debug)]
 pub(super) struct Tree {
     pub(super) layout: Layout,
-    nodes: Vec<Node>,
+    nodes: Growing<Node>,
 }
 
 #[derive(Debug)]
@@ -90,10 +118,13 @@ pub(super) struct Node {
 
 #[derive(Debug)]
 pub(super) enum NodeKind {
-    /// Children by name.
-    Directory(Vec<u32>),
+    Directory(Box<Children>),
     /// File number `file` of an object, as [`render::paths`] counts.
-    File { object: usize, file: usize, mode: u32 },
+    File {
+        object: usize,
+        file: usize,
+        mode: u32,
+    },
     /// The link `..data`.
     Data,
     /// A link that never changes.
@@ -152,7 +183,7 @@ impl Plan {
             }
         }
         let tree = Tree::new(shape, layout);
-        let mut planned = Vec::with_capacity(objects.len());
+        let mut planned: Vec<PlannedObject> = Vec::with_capacity(objects.len());
         for (number, (spec, paths)) in objects.into_iter().zip(paths).enumerate() {
             // Positions count from the first.
             let unit = number - spec.position.map_or(0, |position| position as usize);
@@ -171,7 +202,66 @@ impl Plan {
                 owner.nodes.push(index);
             }
         }
-        Ok(Self { objects: planned, histories, tree })
+        let objects = planned.into_iter().collect();
+        Ok(Self { objects, histories, collections: Vec::new(), tree, growing: Mutex::default() })
+    }
+
+    /// Whole collections of a vault, each as the directory of its name. They are empty until the vault
+    /// was asked for its names.
+    pub fn listing(kinds: &[ObjectKind], mode: u32, layout: Layout) -> Self {
+        let mut shape = Shape::default();
+        for kind in kinds {
+            shape.0.insert(kind.collection().to_owned(), Entry::Collection);
+        }
+        let tree = Tree::new(shape, layout);
+        let parent = if layout == Layout::Atomic { GENERATION } else { ROOT };
+        let collections = kinds.iter().filter_map(|kind| {
+            let directory = tree.child(parent, kind.collection())?;
+            Some(Collection { kind: *kind, directory, mode })
+        });
+        let collections = collections.collect();
+        let (objects, growing) = (Growing::new(), Mutex::default());
+        Self { objects, histories: Vec::new(), collections, tree, growing }
+    }
+
+    /// The object of this name in a collection; a name that is new gets a place.
+    ///
+    /// # Errors
+    /// It cannot be the name of a file, or there were too many.
+    pub(super) fn place(&self, collection: &Collection, name: &ObjectName) -> Result<usize> {
+        let Collection { kind, directory, mode } = *collection;
+        let _one = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.tree.child(directory, name.as_str()).and_then(|node| self.tree.node(node));
+        if let Some(Node { kind: NodeKind::File { object, .. }, .. }) = known {
+            return Ok(*object);
+        }
+        let path = FilePath::parse(&format!("{}/{name}", kind.collection()))?;
+        let object = self.objects.len();
+        if object >= MAX_PLACES {
+            let what = format!("the mount has seen {MAX_PLACES} names, and has room for no more");
+            return Err(Error::new(Code::TooLarge, what).fix("mount again"));
+        }
+        let file = NodeKind::File { object, file: 0, mode };
+        let node = Node { parent: directory, name: name.as_str().into(), kind: file };
+        let nodes = vec![self.tree.add(node)];
+        let spec = ObjectSpec::newest(object, kind, name.clone(), path, mode);
+        let opens = AtomicU64::new(0);
+        self.objects.push(PlannedObject { spec, unit: object, nodes, files: 1, opens });
+        Ok(object)
+    }
+
+    /// The objects that ever had a place in a collection.
+    pub(super) fn objects_of(&self, collection: &Collection) -> impl Iterator<Item = usize> {
+        let directory = self.tree.node(collection.directory);
+        let children = match directory.map(|node| &node.kind) {
+            Some(NodeKind::Directory(children)) => Some(&**children),
+            _ => None,
+        };
+        let nodes = children.into_iter().flat_map(Children::iter);
+        nodes.filter_map(|node| match self.tree.node(node)?.kind {
+            NodeKind::File { object, .. } => Some(object),
+            _ => None,
+        })
     }
 
     /// The history that begins with this object.
@@ -191,64 +281,66 @@ impl Plan {
 
     /// Whether nothing is shown.
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.len() == 0
     }
 }
 
 impl Tree {
     fn new(shape: Shape, layout: Layout) -> Self {
-        let directory = |parent, name: &str| Node {
-            parent,
+        let directory = |name: &str, names: usize| Node {
+            parent: ROOT,
             name: name.into(),
-            kind: NodeKind::Directory(Vec::new()),
+            kind: NodeKind::Directory(Children::about(names)),
         };
-        let mut tree = Self { layout, nodes: vec![directory(ROOT, "")] };
+        let tree = Self { layout, nodes: Growing::new() };
+        let names = shape.0.len();
+        tree.push(directory("", names));
         if layout == Layout::Flat {
             tree.grow(ROOT, shape);
             return tree;
         }
-        let data = tree.push(Node { parent: ROOT, name: DATA_NAME.into(), kind: NodeKind::Data });
-        let generation = tree.push(directory(ROOT, ""));
-        let mut top = vec![data, generation];
+        tree.add(Node { parent: ROOT, name: DATA_NAME.into(), kind: NodeKind::Data });
+        let generation = tree.add(directory("", names));
         for name in shape.0.keys() {
             let kind = NodeKind::Link(format!("{DATA_NAME}/{name}").into());
-            top.push(tree.push(Node { parent: ROOT, name: name.as_str().into(), kind }));
+            tree.add(Node { parent: ROOT, name: name.as_str().into(), kind });
         }
-        tree.adopt(ROOT, top);
         tree.grow(generation, shape);
         tree
     }
 
-    fn grow(&mut self, parent: u32, shape: Shape) {
-        let mut children = Vec::with_capacity(shape.0.len());
+    fn grow(&self, parent: u32, shape: Shape) {
         for (name, entry) in shape.0 {
             let (kind, below) = match entry {
                 Entry::File(leaf) => {
                     let Leaf { object, file, mode } = leaf;
                     (NodeKind::File { object, file, mode }, None)
                 }
-                Entry::Directory(below) => (NodeKind::Directory(Vec::new()), Some(below)),
+                Entry::Directory(below) => {
+                    (NodeKind::Directory(Children::about(below.0.len())), Some(below))
+                }
+                Entry::Collection => (NodeKind::Directory(Children::about(COLLECTION)), None),
             };
-            let index = self.push(Node { parent, name: name.into(), kind });
-            children.push(index);
+            let index = self.add(Node { parent, name: name.into(), kind });
             if let Some(below) = below {
                 self.grow(index, below);
             }
         }
-        self.adopt(parent, children);
     }
 
-    fn push(&mut self, node: Node) -> u32 {
-        self.nodes.push(node);
-        // Names per mount are bounded far below this.
-        u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)
-    }
-
-    fn adopt(&mut self, parent: u32, children: Vec<u32>) {
-        let parent = self.nodes.get_mut(parent as usize - 1);
-        if let Some(Node { kind: NodeKind::Directory(slot), .. }) = parent {
-            *slot = children;
+    /// A node, as the last of its parent.
+    fn add(&self, node: Node) -> u32 {
+        let (parent, name) = (node.parent, node.name.clone());
+        let index = self.push(node);
+        if let Some(Node { kind: NodeKind::Directory(children), .. }) = self.node(parent) {
+            children.add(&name, index);
         }
+        index
+    }
+
+    fn push(&self, node: Node) -> u32 {
+        // Names per mount are bounded far below this.
+        u32::try_from(self.nodes.push(node) + 1).unwrap_or(u32::MAX)
     }
 
     pub(super) fn node(&self, index: u32) -> Option<&Node> {
@@ -256,24 +348,17 @@ impl Tree {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Node)> {
-        (1..).zip(&self.nodes)
+        (1..).zip(self.nodes.iter())
     }
 
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// The child of this name. Children below a generation or a flat root are sorted by name.
+    /// The child of this name.
     pub(super) fn child(&self, directory: u32, name: &str) -> Option<u32> {
         let NodeKind::Directory(children) = &self.node(directory)?.kind else { return None };
-        // The first two of an atomic root are not in order.
-        let named = match (self.layout, directory) {
-            (Layout::Atomic, ROOT) => children.get(2..)?,
-            _ => children,
-        };
-        let name_of = |index: &u32| self.node(*index).map_or("", |node| &node.name);
-        let at = named.binary_search_by(|index| name_of(index).cmp(name)).ok()?;
-        named.get(at).copied()
+        children.find(name, |index| self.node(index).is_some_and(|node| *node.name == *name))
     }
 
     /// The node below the generation that a link of this name at the top leads to.
@@ -319,6 +404,8 @@ struct Shape(BTreeMap<String, Entry>);
 
 enum Entry {
     File(Leaf),
+    /// Whatever the vault has.
+    Collection,
     Directory(Shape),
 }
 
@@ -343,7 +430,7 @@ impl Shape {
         };
         match self.0.entry(first.to_owned()).or_insert_with(|| Entry::Directory(Shape::default())) {
             Entry::Directory(below) => below.insert(rest, leaf),
-            Entry::File(_) => Err(collides(first)),
+            Entry::File(_) | Entry::Collection => Err(collides(first)),
         }
     }
 }

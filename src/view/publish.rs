@@ -40,6 +40,8 @@ pub struct Announcement {
 pub(super) struct Batch {
     /// New content, and where versions stand.
     changes: Vec<Change>,
+    /// Names that lists have and the view does not.
+    names: Vec<Change>,
     /// What goes whatever becomes of the others, by object.
     removals: BTreeMap<usize, Change>,
     /// Units whose bytes go, and why.
@@ -48,6 +50,34 @@ pub(super) struct Batch {
     disabled: Vec<(usize, Listed)>,
     /// Something cannot be told, or not be shown.
     unknown: bool,
+}
+
+impl Batch {
+    /// Whether nothing follows from it.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { changes, names, removals, refused, disabled, unknown: _ } = self;
+        changes.is_empty()
+            && names.is_empty()
+            && removals.is_empty()
+            && refused.is_empty()
+            && disabled.is_empty()
+    }
+
+    /// A name that is there from now on.
+    pub(super) fn appear(&mut self, change: Change) {
+        self.names.push(change);
+    }
+
+    /// A name that is not there any more, and may come back.
+    pub(super) fn forget(&mut self, object: usize) {
+        let nothing = Change { object, wanted: Wanted::Nothing, content: None };
+        self.removals.entry(object).or_insert(nothing);
+    }
+
+    /// Of a batch that is not published: nobody has seen the view.
+    pub(super) fn into_changes(self) -> Vec<Change> {
+        self.names
+    }
 }
 
 /// What readers have to be told.
@@ -159,7 +189,9 @@ impl View {
         let layout = self.plan.tree.layout;
         let mut changes = batch.removals;
         if layout == Layout::Flat || !batch.unknown {
-            changes.extend(batch.changes.into_iter().map(|change| (change.object, change)));
+            // A look at an object that has just come back has more to say than the list.
+            let new = batch.names.into_iter().chain(batch.changes);
+            changes.extend(new.map(|change| (change.object, change)));
         }
         let before = self.generations().current.clone();
         let touched: Vec<_> = changes.keys().filter_map(|at| self.plan.objects.get(*at)).collect();

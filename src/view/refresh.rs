@@ -20,10 +20,12 @@ use futures_util::{FutureExt, StreamExt, stream};
 
 use super::publish::Batch;
 use super::run::{Patience, Run};
+use super::slot::Wanted;
 use super::{Limits, View};
 use crate::error::{Code, Error, Result};
 use crate::fetch::Demand;
 use crate::jitter;
+use crate::vault::Urgency;
 
 /// Shortest pause between two looks that nobody asked for.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -68,7 +70,7 @@ impl View {
         let layout = self.plan.tree.layout;
         self.generations_mut(|generations| generations.begin(layout, changes));
         let slots = self.generations().current.slots.clone();
-        let slots = slots.into_iter().zip(&self.plan.objects);
+        let slots = slots.into_iter().zip(self.plan.objects.iter());
         let several = slots.filter(|(slot, planned)| planned.files > 1 && slot.exists());
         let mut fetches = stream::iter(several.map(|(slot, _)| slot).collect::<Vec<_>>())
             .map(|slot| async move { self.fill(&slot, deadline).await.map(|()| slot.settle()) })
@@ -83,12 +85,14 @@ impl View {
     /// callers that wait for a running one share the next. It goes on when the caller goes away, or waits
     /// no longer than until `deadline`: then this is what is known so far.
     pub async fn refresh(self: &Arc<Self>, deadline: Instant) -> Refreshed {
+        self.runs.lists.store(true, Ordering::Release);
         self.next_run(Patience::Until(deadline)).await
     }
 
     /// The same for somebody who waits so long for a refresh that runs already, and then again for his
     /// own.
     pub async fn refresh_in_turn(self: &Arc<Self>, time: Duration) -> Refreshed {
+        self.runs.lists.store(true, Ordering::Release);
         self.next_run(Patience::Each(time)).await
     }
 
@@ -131,12 +135,17 @@ impl View {
         self.generations_mut(|generations| generations.forget_old(self.clock.now()));
         let mut units = self.units();
         let all = units.len();
-        let run = Run::begin(&self.runs, number, all, callers_end, &self.limits);
+        let lists = self.lists.due(self.runs.lists.swap(false, Ordering::AcqRel), self.clock.now());
+        let listing = usize::from(!lists.is_empty());
+        let run = Run::begin(&self.runs, number, all + listing, callers_end, &self.limits);
         let mut done = Refreshed::default();
         if self.closed.load(Ordering::Acquire) {
             done.failures.push(closed());
             return done;
         }
+        // Beside the looks: a second list comes as late as the second look at what is refused.
+        let ask = |lists| self.clone().ask_names(lists, Urgency::Refresh, self.list_deadline());
+        let names = (!lists.is_empty()).then(|| tokio::spawn(ask(lists)));
         let first = self.runs.first.load(Ordering::Relaxed);
         let before = units.partition_point(|unit| *unit < first);
         units.rotate_left(before);
@@ -170,19 +179,34 @@ impl View {
                 done.failures.push(passed_over(left.len(), all));
             }
         }
-        match self.publish(batch) {
-            Ok(published) => {
-                let files = published.changed.iter();
-                done.changed = files.map(|(node, _)| self.plan.tree.path(*node)).collect();
-                self.runs.found(&done);
-                done.failures.extend(self.announce(published).await.err());
+        if let Some(names) = names {
+            // A list that takes long holds no new version back.
+            if !names.is_finished() && !batch.is_empty() {
+                self.show(std::mem::take(&mut batch), &mut done).await;
             }
-            Err(error) => done.failures.push(error),
+            let told = names.await.unwrap_or_default();
+            let failures = self.weigh_lists(told, &mut batch);
+            self.runs.looked(usize::MAX, failures.first());
+            done.failures.extend(failures);
         }
+        self.show(batch, &mut done).await;
         let slots = self.generations().current.slots.clone();
         slots.iter().for_each(|slot| self.warn_of_expired(slot));
         self.schedule().looked = Some(self.clock.wall());
         done
+    }
+
+    /// Publishes what was found, and waits until it is shown.
+    async fn show(&self, batch: Batch, done: &mut Refreshed) {
+        match self.publish(batch) {
+            Ok(published) => {
+                let files = published.changed.iter();
+                done.changed.extend(files.map(|(node, _)| self.plan.tree.path(*node)));
+                self.runs.found(done);
+                done.failures.extend(self.announce(published).await.err());
+            }
+            Err(error) => done.failures.push(error),
+        }
     }
 
     /// Refreshes about every `interval`, for ever. The pauses differ by up to a tenth: many mounts
@@ -191,8 +215,13 @@ impl View {
     pub async fn keep_fresh(self: Arc<Self>, interval: Duration) {
         loop {
             let pause = self.pause(interval);
+            let next = self.clock.now() + pause;
             self.schedule().next_look = Some(self.clock.wall() + pause);
-            self.clock.sleep(pause).await;
+            while let Some(soon) = self.lists.next_try().filter(|soon| *soon < next) {
+                self.clock.sleep_until(soon).await;
+                self.list_again().await;
+            }
+            self.clock.sleep_until(next).await;
             self.schedule().next_look = None;
             let done = self.next_run(Patience::Endless).await;
             if !done.changed.is_empty() {
@@ -225,7 +254,12 @@ impl View {
         let objects = self.plan.objects.iter().zip(&current.slots);
         let asked = objects.filter(|(planned, slot)| match planned.spec.position {
             Some(_) => planned.unit == slot.object,
-            None => slot.content().is_some() || !slot.exists(),
+            None => match slot.wanted {
+                Wanted::Version(_) => slot.content().is_some(),
+                Wanted::Withdrawn { .. } => true,
+                // Not listed any more; but somebody may have opened it just before.
+                Wanted::Nothing => !self.ledger.held(slot.object, |_| true).is_empty(),
+            },
         });
         asked.map(|(_, slot)| slot.object).collect()
     }

@@ -9,7 +9,7 @@
 //! by then.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// One run at a time, what the last one came to, and how far the running one is.
 #[derive(Default)]
 pub(super) struct Runs {
+    /// Somebody has asked for one: it lists whatever was listed a moment ago.
+    pub(super) lists: AtomicBool,
     pub(super) begun: AtomicU64,
     pub(super) last: tokio::sync::Mutex<(u64, Refreshed)>,
     /// The unit that the next one begins with.

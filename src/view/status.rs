@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::View;
 use super::generation::Generation;
 use super::ledger::Failure;
+use super::listing::CollectionStatus;
 use super::plan::PlannedObject;
 use super::slot::{Dates, Wanted};
 use crate::class::ObjectKind;
@@ -26,6 +27,8 @@ pub struct Status {
     pub looked: Option<SystemTime>,
     /// When the next one begins, where somebody keeps the view fresh.
     pub next_look: Option<SystemTime>,
+    /// Of a whole vault: its lists.
+    pub collections: Vec<CollectionStatus>,
     /// Every object that there is or was, in the plan's order.
     pub objects: Vec<ObjectStatus>,
 }
@@ -99,6 +102,7 @@ impl View {
             bytes: self.budget.used(),
             looked: schedule.looked,
             next_look: schedule.next_look,
+            collections: self.lists.status(&self.plan.collections),
             objects: objects.collect(),
         }
     }

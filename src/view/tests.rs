@@ -2,6 +2,7 @@
 
 mod history;
 mod last_good;
+mod listing;
 mod model;
 mod removal;
 mod runs;
@@ -24,7 +25,7 @@ use crate::error::{Code, Error, Result};
 use crate::fetch::{Demand, ObjectRef, Origin};
 use crate::render;
 use crate::secret::Secret;
-use crate::vault::{Body, ListedVersion, ObjectVersion};
+use crate::vault::{Body, ListedVersion, Names, ObjectVersion, Urgency};
 
 #[derive(Clone, Copy)]
 enum Answer {
@@ -46,6 +47,8 @@ struct Fake {
     requests: Mutex<Vec<String>>,
     /// Of every object that has a history.
     versions: Mutex<Result<Vec<ListedVersion>>>,
+    /// Of a whole vault.
+    lists: Mutex<HashMap<ObjectKind, Result<Names>>>,
     expires: Mutex<Option<i64>>,
     /// Answers that wait: the next request of each name, once.
     gates: Mutex<HashMap<String, Gate>>,
@@ -62,6 +65,7 @@ impl Default for Fake {
             answers: Mutex::default(),
             requests: Mutex::default(),
             versions: Mutex::new(Ok(Vec::new())),
+            lists: Mutex::default(),
             expires: Mutex::default(),
             gates: Mutex::default(),
             missing: Mutex::new("none".to_owned()),
@@ -165,8 +169,10 @@ impl Origin for Fake {
         })
     }
 
-    fn list(&self, _: ObjectKind, _: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn list(&self, kind: ObjectKind, _: Urgency, _: Instant) -> BoxFuture<'_, Result<Names>> {
+        self.requests.lock().unwrap().push(kind.collection().to_owned());
+        let listed = self.lists.lock().unwrap().get(&kind).cloned();
+        Box::pin(async { listed.unwrap_or_else(|| Ok(Names::default())) })
     }
 
     fn versions(
@@ -266,7 +272,7 @@ fn a_plan_refuses_what_cannot_be_shown() {
 async fn names_and_positions_are_there_before_any_request() {
     let (fake, view) = view(Layout::Atomic);
     let mut names = Vec::new();
-    view.list(NodeId::ROOT, 0, |name, _| {
+    view.list(NodeId::ROOT, 0, |_, name, _| {
         names.push(name.to_owned());
         true
     })
@@ -276,7 +282,7 @@ async fn names_and_positions_are_there_before_any_request() {
         ("..data", &["a", "b", "c"].map(String::from)[..])
     );
     let mut rest = Vec::new();
-    view.list(NodeId::ROOT, 3, |name, attr| {
+    view.list(NodeId::ROOT, 3, |_, name, attr| {
         rest.push((name.to_owned(), attr.kind));
         rest.len() < 2
     })

@@ -11,7 +11,7 @@ use akvfs::class::{FilePath, ObjectKind, ObjectName, ObjectSpec};
 use akvfs::delivery::fuse::{self, Mounted};
 use akvfs::fetch::{Demand, ObjectRef, Origin};
 use akvfs::render;
-use akvfs::vault::{Body, ListedVersion, ObjectVersion};
+use akvfs::vault::{Body, ListedVersion, Names, ObjectVersion, Urgency};
 use akvfs::view::{Layout, Limits, Plan, View};
 use akvfs::{Code, Error, Result, Secret};
 use futures_util::future::BoxFuture;
@@ -297,8 +297,8 @@ impl Origin for Fake {
         Box::pin(self.answer(object))
     }
 
-    fn list(&self, _: ObjectKind, _: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn list(&self, _: ObjectKind, _: Urgency, _: Instant) -> BoxFuture<'_, Result<Names>> {
+        Box::pin(async { Ok(Names::default()) })
     }
 
     fn versions(

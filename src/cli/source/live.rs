@@ -7,10 +7,11 @@ use std::time::Instant;
 use crate::class::Wanted;
 use crate::cli::note;
 use crate::control::{self, wire::Kind};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::fetch;
 use crate::view::{Layout, Limits, Plan, View};
 
-use super::Opened;
+use super::{DEFAULT_MODE, Opened};
 
 /// Answers `akvfs status`, `refresh` and `unmount` for this. Mounts and syncs work without them.
 pub(crate) fn serve_status(entry: control::Entry) -> Option<control::Serving> {
@@ -48,17 +49,57 @@ impl Opened {
         }
     }
 
-    /// The view, with all its names. Values are requested only where a name depends on them.
+    /// The view as it is mounted, with the names that there are. Values are requested only where a name
+    /// depends on them. Names of a whole vault that cannot be had now come later, and that is told on
+    /// stderr; so is a collection that this identity may not list, and stays empty.
     ///
     /// # Errors
-    /// The vault does not tell the names by `deadline`, or they collide.
+    /// The vault does not tell the names of a history by `deadline`, or they collide. A whole vault
+    /// refuses all its lists, or cannot be one.
     pub(crate) async fn view(
         &self,
-        layout: Option<Layout>,
+        layout: Layout,
         limits: Limits,
         deadline: Instant,
     ) -> Result<Arc<View>> {
-        let layout = layout.unwrap_or_else(|| self.natural_layout());
+        let view = self.empty_view(layout, limits)?;
+        let failed = view.list_names(deadline).await;
+        let refused = failed.iter().filter(|(_, error)| fetch::is_refusal(error)).count();
+        let all_refused = refused == view.status().collections.len();
+        for (kind, error) in failed {
+            // An answer that says the same tomorrow.
+            let lasts = !is_outage(&error) && !fetch::is_refusal(&error);
+            if error.code() == Code::TooLarge {
+                note(&format!("note: {error}"));
+            } else if lasts || all_refused {
+                return Err(error);
+            } else if is_outage(&error) {
+                note(&format!("note: {}/ is empty until it works: {error}", kind.collection()));
+            } else {
+                note(&format!("note: {}/ is empty: {error}", kind.collection()));
+            }
+        }
+        resolved(view, deadline).await
+    }
+
+    /// The view with all its names, for those who must not take an empty collection for the vault's word.
+    ///
+    /// # Errors
+    /// As of [`Opened::view`], and when a collection is not listed by `deadline`.
+    pub(crate) async fn whole_view(
+        &self,
+        layout: Layout,
+        limits: Limits,
+        deadline: Instant,
+    ) -> Result<Arc<View>> {
+        let view = self.empty_view(layout, limits)?;
+        match view.list_names(deadline).await.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => resolved(view, deadline).await,
+        }
+    }
+
+    fn empty_view(&self, layout: Layout, limits: Limits) -> Result<Arc<View>> {
         let plan = match &self.wanted {
             Wanted::Objects(objects) => Plan::rendered(objects.clone(), layout, self.render)?,
             Wanted::Listing(_) if self.render.separate_files => {
@@ -67,21 +108,25 @@ impl Opened {
                      names is fetched to learn its files' names",
                 ));
             }
-            Wanted::Listing(_) => {
-                let objects = self
-                    .listing(deadline)
-                    .await
-                    .map_err(|error| error.context("the names in the vault cannot be listed"))?;
-                Plan::new(objects, layout)?
-            }
+            Wanted::Listing(kinds) => Plan::listing(kinds, DEFAULT_MODE, layout),
         };
-        let view = View::new(plan, self.origin.clone(), self.render, limits);
-        view.resolve(deadline).await.map_err(|error| {
-            error.context(
-                "at the start the vault must tell the names of an objectVersionHistory, or of \
-                 certificates and keys in separate files",
-            )
-        })?;
-        Ok(view)
+        Ok(View::new(plan, self.origin.clone(), self.render, limits))
     }
+}
+
+/// With the names that only the vault can tell of a class.
+async fn resolved(view: Arc<View>, deadline: Instant) -> Result<Arc<View>> {
+    view.resolve(deadline).await.map_err(|error| {
+        error.context(
+            "at the start the vault must tell the names of an objectVersionHistory, or of \
+             certificates and keys in separate files",
+        )
+    })?;
+    Ok(view)
+}
+
+/// Whether nobody has answered, so that another try may find somebody.
+fn is_outage(error: &Error) -> bool {
+    let outage = matches!(error.code(), Code::Unavailable | Code::TimedOut | Code::Throttled);
+    outage && !error.is_lasting()
 }

@@ -99,7 +99,7 @@ impl Attempt<'_> {
         let deadline = Instant::now() + self.timeout;
         if fetched.is_none() {
             let limits = Limits { max_stale: self.max_stale, ..Limits::default() };
-            let view = self.opened.view(Some(self.layout), limits, deadline).await?;
+            let view = self.opened.whole_view(self.layout, limits, deadline).await?;
             let entry = self.opened.entry(Kind::Sync, directory, &view);
             let (problem, restore) = (entry.problem.clone(), entry.restore.clone());
             let control = if self.watch { serve_status(entry) } else { None };

@@ -71,19 +71,15 @@ impl Handler {
         offset: u64,
         mut each: impl FnMut(u64, &str, Attr) -> bool,
     ) -> std::result::Result<(), NotServed> {
-        let mut position = offset;
-        let mut next = |name: &str, attr: Attr| {
-            position += 1;
-            each(position, name, attr)
-        };
-        if offset == 0 && !next(".", self.view.attr(directory)?) {
+        if offset == 0 && !each(1, ".", self.view.attr(directory)?) {
             return Ok(());
         }
-        if offset <= 1 && !next("..", self.view.parent(directory)?) {
+        if offset <= 1 && !each(2, "..", self.view.parent(directory)?) {
             return Ok(());
         }
         let from = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
-        self.view.list(directory, from, next)
+        // What an entry is told with is where the next one begins.
+        self.view.list(directory, from, |at, name, attr| each(at as u64 + 3, name, attr))
     }
 }
 

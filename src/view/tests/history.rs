@@ -24,7 +24,7 @@ async fn resolved(ids: &[u32]) -> (Arc<Fake>, Arc<View>) {
 /// Names of the folder, and the file below each that is filled.
 fn files(view: &View) -> Vec<(String, Option<String>)> {
     let mut names = Vec::new();
-    view.list(walk(view, "h").unwrap(), 0, |name, attr| {
+    view.list(walk(view, "h").unwrap(), 0, |_, name, attr| {
         let text = view.read(attr.id, |bytes| bytes.expose_str().unwrap().to_owned()).ok();
         names.push((name.to_owned(), text));
         true

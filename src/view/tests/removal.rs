@@ -32,7 +32,7 @@ async fn a_refused_object_goes_with_its_bytes_and_the_others_stay() {
         assert!(walk(&view, "a").is_none());
         assert!(names.contains(&(NodeId::ROOT, "a".to_owned())), "{names:?}");
         assert!(withdrawn.contains(&first) && withdrawn.contains(&second), "{withdrawn:?}");
-        assert!(view.list(NodeId::ROOT, 0, |name, _| name != "a").is_ok());
+        assert!(view.list(NodeId::ROOT, 0, |_, name, _| name != "a").is_ok());
         for id in [first, second] {
             assert_eq!(view.read(id, |_| ()), Err(NotServed::Refused(code)));
             assert_eq!(view.attr(id).err(), Some(NotServed::Refused(code)));

@@ -13,7 +13,7 @@ fn separate(objects: Vec<ObjectSpec>) -> (Arc<Fake>, Arc<View>) {
 
 fn names(view: &View, directory: NodeId) -> Vec<String> {
     let mut names = Vec::new();
-    view.list(directory, 0, |name, _| {
+    view.list(directory, 0, |_, name, _| {
         names.extend((!name.starts_with("..")).then(|| name.to_owned()));
         true
     })

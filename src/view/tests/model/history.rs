@@ -157,7 +157,7 @@ fn seen(world: &World) -> Vec<(usize, Option<u32>)> {
     let mut seen = Vec::new();
     world
         .view
-        .list(folder, 0, |name, attr| {
+        .list(folder, 0, |_, name, attr| {
             let bytes = world.view.read(attr.id, |bytes| bytes.expose().to_vec()).ok();
             let version = bytes.map(|bytes| version_of("h", false, &bytes));
             seen.push((name.parse().unwrap(), version));

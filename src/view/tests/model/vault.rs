@@ -274,8 +274,8 @@ impl Origin for Vault {
         })
     }
 
-    fn list(&self, _: ObjectKind, _: Instant) -> BoxFuture<'_, Result<Vec<ObjectName>>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn list(&self, _: ObjectKind, _: Urgency, _: Instant) -> BoxFuture<'_, Result<Names>> {
+        Box::pin(async { Ok(Names::default()) })
     }
 
     fn versions(

@@ -255,7 +255,7 @@ impl World {
     fn list(&mut self) {
         let mut listed = Vec::new();
         self.view
-            .list(NodeId::ROOT, 0, |name, attr| {
+            .list(NodeId::ROOT, 0, |_, name, attr| {
                 listed.push((name.to_owned(), attr.id));
                 true
             })
