@@ -33,8 +33,6 @@ use super::note;
 use super::source::{LayoutArg, Opened, SourceArgs, serve_status};
 use shown::Shown;
 
-/// The vault may take so long to tell its names at mount.
-const LIST_LIMIT: Duration = Duration::from_secs(30);
 /// Held beside a tree's values: answers on their way, and what was asked lately.
 const BESIDE_A_TREE: usize = 16 * 1024 * 1024;
 /// Of the child of a background mount.
@@ -76,6 +74,9 @@ pub(super) struct Args {
     /// How often to look for new versions of what was opened
     #[arg(long, visible_alias = "refresh", value_name = "DURATION", default_value = "60s", value_parser = config::duration, env = "AKVFS_REFRESH_INTERVAL")]
     refresh_interval: Duration,
+    /// Longest wait for the names of a whole vault, before it is mounted without them and goes on asking
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = config::duration, env = "AKVFS_LIST_TIMEOUT")]
+    list_timeout: Duration,
     /// How long after the vault's last answer files stay while it cannot be asked
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = config::duration, env = "AKVFS_MAX_STALE")]
     max_stale: Duration,
@@ -148,10 +149,11 @@ impl Args {
             return Err(Error::class("--refresh-interval or --open-timeout is too short")
                 .fix("refresh at most once a second, and give opens some time"));
         }
-        if self.fetch_timeout.is_zero() {
-            return Err(Error::class("--fetch-timeout is no time at all"));
+        if self.fetch_timeout.is_zero() || self.list_timeout.is_zero() {
+            return Err(Error::class("--fetch-timeout or --list-timeout is no time at all"));
         }
-        let all = [self.refresh_interval, self.open_timeout, self.fetch_timeout, self.max_stale];
+        let timeouts = [self.open_timeout, self.fetch_timeout, self.list_timeout];
+        let all = [&timeouts[..], &[self.refresh_interval, self.max_stale]].concat();
         if all.iter().any(|time| *time > config::LONGEST) {
             return Err(Error::class("a duration is longer than a year"));
         }
@@ -251,7 +253,7 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
 /// The view, with all its values where they are to be there from the start.
 async fn filled(args: &Args, opened: &Opened) -> Result<std::sync::Arc<View>> {
     let layout = args.layout.map_or_else(|| opened.natural_layout(), Into::into);
-    let (limits, deadline) = (args.limits(), Instant::now() + LIST_LIMIT);
+    let (limits, deadline) = (args.limits(), Instant::now() + args.list_timeout);
     let eager = args.fetch.or(opened.fetch).unwrap_or_default() == FetchMode::Eager;
     let view = match eager {
         true => opened.whole_view(layout, limits, deadline).await?,

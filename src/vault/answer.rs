@@ -250,10 +250,14 @@ pub(super) fn refused(asked: Asked, url: &str, answer: &Answer) -> Error {
         (Code::Forbidden, "ForbiddenByPolicy") if list => {
             "give this identity the list permission too in the vault's access policies"
         }
+        // As of learn.microsoft.com/azure/role-based-access-control/built-in-roles/security: Secrets User
+        // has secrets/getSecret and secrets/readMetadata, Crypto User keys/read, Certificate User
+        // certificates/read besides those of secrets; Reader has vaults/*/read and readMetadata, no value.
         (Code::Forbidden, _) if list => {
-            "give this identity a role that may list, such as Key Vault Secrets User (secrets), Crypto \
-             User (keys) or Certificate User (certificates), on the vault; a role on one object is not \
-             enough, and an own role needs readMetadata (secrets) or read (keys, certificates)"
+            "give this identity a role that may list, such as Key Vault Secrets User (secrets), Key Vault \
+             Crypto User (keys) or Key Vault Certificate User (certificates), on the vault; Key Vault \
+             Reader lists too, and reads no value; a role on one object is not enough, and an own role \
+             needs readMetadata (secrets) or read (keys, certificates)"
         }
         (Code::Forbidden, "ForbiddenByPolicy") => {
             "give this identity the get (and list) permission in the vault's access policies"

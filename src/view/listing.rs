@@ -27,7 +27,7 @@ use super::ledger::{Failure, Moment};
 use super::plan::Collection;
 use super::publish::Batch;
 use super::slot::{Slot, Wanted};
-use crate::class::{ObjectKind, Version};
+use crate::class::{ObjectKind, ObjectName, Version};
 use crate::error::{Code, Error, Result};
 use crate::fetch::{MAX_NAMES, is_refusal};
 use crate::jitter;
@@ -161,6 +161,21 @@ impl View {
         let changes = batch.into_changes();
         self.generations_mut(|generations| generations.begin(layout, changes));
         failed
+    }
+
+    /// Adds a name that the vault does not list, and has; before anybody sees the view.
+    ///
+    /// # Errors
+    /// It cannot be the name of a file, or there are too many.
+    pub fn add_name(&self, kind: ObjectKind, name: &ObjectName) -> Result<()> {
+        let collection = self.plan.collections.iter().find(|one| one.kind == kind);
+        let object = self.plan.place(collection.ok_or_else(Error::task_failed)?, name)?;
+        self.ledger.grow(self.plan.len());
+        let wanted = Wanted::Version(Version::Latest);
+        let change = Change { object, wanted, content: None };
+        let layout = self.plan.tree.layout;
+        self.generations_mut(|generations| generations.begin(layout, vec![change]));
+        Ok(())
     }
 
     /// Asks for the names that were never told.

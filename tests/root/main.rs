@@ -23,6 +23,7 @@ mod foreign;
 mod fstab;
 mod growth;
 mod history;
+mod listing;
 mod moves;
 mod options;
 mod plain;

@@ -213,6 +213,7 @@ struct State {
     values: HashMap<String, (u32, Vec<u8>)>,
     failures: HashMap<String, Code>,
     held: HashSet<String>,
+    lists: HashMap<ObjectKind, Vec<String>>,
     requests: Vec<String>,
 }
 
@@ -243,6 +244,11 @@ impl Fake {
             Some(code) => drop(state.failures.insert(name.to_owned(), code)),
             None => drop(state.failures.remove(name)),
         });
+    }
+
+    /// What the vault lists, whatever it gives.
+    pub fn lists(&self, kind: ObjectKind, names: Vec<String>) {
+        self.change(|state| state.lists.insert(kind, names));
     }
 
     /// Requests for the name get no answer until they are let go.
@@ -297,8 +303,13 @@ impl Origin for Fake {
         Box::pin(self.answer(object))
     }
 
-    fn list(&self, _: ObjectKind, _: Urgency, _: Instant) -> BoxFuture<'_, Result<Names>> {
-        Box::pin(async { Ok(Names::default()) })
+    fn list(&self, kind: ObjectKind, _: Urgency, _: Instant) -> BoxFuture<'_, Result<Names>> {
+        let names = self.change(|state| {
+            state.requests.push(kind.collection().to_owned());
+            state.lists.get(&kind).cloned().unwrap_or_default()
+        });
+        let names = names.iter().map(|name| ObjectName::parse(name).unwrap()).collect();
+        Box::pin(async { Ok(Names { names, more: false }) })
     }
 
     fn versions(
@@ -346,6 +357,8 @@ impl Tree {
         crate::canary::capture_logs();
         let dir = tempfile::tempdir().unwrap();
         let view = View::new(plan, origin.clone(), render::Options::default(), limits);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        assert!(runtime.block_on(view.list_names(deadline)).is_empty());
         let mounted = runtime.block_on(fuse::mount(view.clone(), dir.path(), options)).unwrap();
         Self { view, mounted: Some(mounted), runtime, dir }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::class::Wanted;
+use crate::class::{ObjectKind, Wanted};
 use crate::cli::note;
 use crate::control::{self, wire::Kind};
 use crate::error::{Code, Error, Result};
@@ -32,6 +32,14 @@ impl Opened {
             problem: control::Problem::default(),
             restore: control::Restore::default(),
             ending: control::Ending::default(),
+        }
+    }
+
+    /// Of a whole vault: what is listed of it.
+    pub(crate) fn collections(&self) -> &[ObjectKind] {
+        match &self.wanted {
+            Wanted::Objects(_) => &[],
+            Wanted::Listing(kinds) => kinds,
         }
     }
 

@@ -1,17 +1,20 @@
 //! The first fetch of everything: all of it, or an error. The view's log names each object that failed.
 
+use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
+use crate::class::{ObjectKind, ObjectName, Version};
 use crate::cli::note;
 use crate::cli::source::{Opened, serve_status};
 use crate::control::{self, wire::Kind};
 use crate::error::{Code, Error, Result};
-use crate::fetch;
+use crate::fetch::{self, Demand, ObjectRef};
 use crate::jitter;
 use crate::view::{Layout, Limits, ObjectStatus, View};
 
@@ -20,6 +23,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const REDRAW: Duration = Duration::from_millis(200);
 /// Before a file of an earlier run goes, the vault is asked a second time: as for what is shown.
 const CONFIRM: Duration = Duration::from_secs(5);
+/// Files of an earlier run that are asked about at the same time.
+const AT_A_TIME: usize = 16;
 
 /// How the first fetch goes on.
 pub(super) struct Attempt<'a> {
@@ -100,6 +105,7 @@ impl Attempt<'_> {
         if fetched.is_none() {
             let limits = Limits { max_stale: self.max_stale, ..Limits::default() };
             let view = self.opened.whole_view(self.layout, limits, deadline).await?;
+            self.keep_earlier(&view, directory, deadline).await?;
             let entry = self.opened.entry(Kind::Sync, directory, &view);
             let (problem, restore) = (entry.problem.clone(), entry.restore.clone());
             let control = if self.watch { serve_status(entry) } else { None };
@@ -132,6 +138,65 @@ impl Attempt<'_> {
         let what = format!("{missing} of {all} objects cannot be fetched, so nothing is written");
         Err(error.context(what))
     }
+}
+
+impl Attempt<'_> {
+    /// Of a whole vault: files of an earlier run whose names the vault does not list. They go when the
+    /// vault refuses their objects, too, and twice: a list alone takes nothing away.
+    async fn keep_earlier(
+        &self,
+        view: &Arc<View>,
+        directory: &Path,
+        deadline: Instant,
+    ) -> Result<()> {
+        let mut doubtful = unlisted(self.opened.collections(), view, directory).await;
+        for pause in [Duration::ZERO, CONFIRM] {
+            if doubtful.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+            let limit = deadline.max(Instant::now() + CONFIRM);
+            let mut answers = stream::iter(std::mem::take(&mut doubtful))
+                .map(|object| async move {
+                    let asked = self.opened.origin.get(object.clone(), Demand::FIRST, limit).await;
+                    (object, asked)
+                })
+                .buffer_unordered(AT_A_TIME);
+            while let Some((object, answer)) = answers.next().await {
+                match answer {
+                    Ok(_) => view.add_name(object.kind, &object.name)?,
+                    Err(error) if fetch::is_refusal(&error) => doubtful.push(object),
+                    Err(error) => {
+                        let (kind, name) = (object.kind.as_str(), &object.name);
+                        let what = format!("whether {kind} {name} is still there cannot be told");
+                        return Err(error.context(what));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Objects that have a file in their collection's folder, and are not in the view.
+async fn unlisted(kinds: &[ObjectKind], view: &View, directory: &Path) -> Vec<ObjectRef> {
+    let known: HashSet<(ObjectKind, String)> =
+        view.status().objects.into_iter().map(|object| (object.kind, object.name)).collect();
+    let (kinds, directory) = (kinds.to_vec(), directory.to_owned());
+    let found = tokio::task::spawn_blocking(move || {
+        let files = kinds.iter().flat_map(|kind| {
+            let files = std::fs::read_dir(directory.join(kind.collection()));
+            let files = files.into_iter().flatten().take(fetch::MAX_NAMES).flatten();
+            files.filter_map(|file| Some((*kind, file.file_name().into_string().ok()?)))
+        });
+        let unknown = files.filter(|file| !known.contains(file));
+        let objects = unknown.filter_map(|(kind, name)| {
+            let name = ObjectName::parse(&name).ok()?;
+            Some(ObjectRef { kind, name, version: Version::Latest })
+        });
+        objects.collect()
+    });
+    found.await.unwrap_or_default()
 }
 
 /// Whether there should be a file of it.

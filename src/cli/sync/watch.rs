@@ -82,6 +82,13 @@ impl Watch {
             }
             // Nothing is written when nothing differs; what somebody else has changed or removed does.
             behind = !self.write(behind, matches!(why, Why::Announced(_))).await;
+            // A new name of a whole vault comes without its value. Nobody else has waited for it.
+            let new = matches!(why, Why::Announced(_)) && !fills && self.is_new();
+            tokio::select! {
+                () = self.fill(), if new => behind = !self.write(behind, false).await,
+                () = stop.cancelled(), if new => break,
+                else => {}
+            }
             match why {
                 // Whoever refreshed may have gone.
                 Why::Announced(Announcement { shown, .. }) => drop(shown.send(())),
@@ -95,6 +102,12 @@ impl Watch {
             on_change.end().await;
         }
         Ok(())
+    }
+
+    /// Whether there is something whose value nobody has asked for yet.
+    fn is_new(&self) -> bool {
+        let objects = self.first.view.status().objects;
+        objects.iter().any(|object| first::is_missing(object) && object.failure.is_none())
     }
 
     /// Fetches what has no value: of a vault what was refused at the start, and what a history got.
