@@ -69,6 +69,13 @@ impl Clock {
     }
 }
 
+/// RFC 3339, to the second.
+pub(crate) fn rfc3339(at: SystemTime) -> Option<String> {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let seconds = i64::try_from(since.as_secs()).ok()?;
+    Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

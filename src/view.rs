@@ -17,6 +17,7 @@
 //! Nothing here knows FUSE or HTTP. Only [`View::resolve`], [`View::list_names`], [`View::fill`] and
 //! [`View::refresh`] use the origin; every other call answers from memory.
 
+mod about;
 mod check;
 mod generation;
 mod growing;
@@ -44,6 +45,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 
+pub use about::About;
 pub use history::expand;
 pub use ledger::Failure;
 pub use listing::CollectionStatus;

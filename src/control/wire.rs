@@ -3,11 +3,10 @@
 //! Names of fields stay; new ones may come. A line says which protocol it is of (`akvfs`): whoever does
 //! not know that one says so, instead of guessing.
 
-use std::time::SystemTime;
-
 use serde::{Deserialize, Serialize};
 
 use super::Entry;
+pub(crate) use crate::clock::rfc3339 as time;
 use crate::error::{Code, Error, printable};
 use crate::view::{CollectionStatus, Failure, ObjectStatus, Refreshed, Status};
 
@@ -269,11 +268,4 @@ impl RefreshReport {
         changed.truncate(MAX_NAMES - failures.len());
         Self { checked, omitted: all - changed.len() - failures.len(), changed, failures }
     }
-}
-
-/// RFC 3339, to the second.
-pub(crate) fn time(at: SystemTime) -> Option<String> {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let seconds = i64::try_from(since.as_secs()).ok()?;
-    Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
 }

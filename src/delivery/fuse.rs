@@ -15,6 +15,7 @@ mod mountpoint;
 mod notifier;
 mod session;
 mod translate;
+mod xattr;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +50,9 @@ pub struct Options {
     pub allow_other: bool,
     /// What the kernel keeps of what was read.
     pub cache: FuseCache,
+    /// Whether files have attributes `user.akvfs.*` that describe their object. Listing takes more
+    /// requests then.
+    pub xattr: bool,
 }
 
 impl Default for Options {
@@ -62,6 +66,7 @@ impl Default for Options {
             dir_mode: 0o755,
             allow_other: false,
             cache: FuseCache::Keep,
+            xattr: false,
         }
     }
 }

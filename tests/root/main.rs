@@ -41,3 +41,4 @@ mod systemd;
 mod tree;
 mod who;
 mod write_mode;
+mod xattr;

@@ -39,7 +39,7 @@ impl log::Log for Kernel {
 }
 
 /// A flat tree of files that are named `NAME` in a folder `secrets`, each with one value.
-struct Counted {
+pub struct Counted {
     dir: tempfile::TempDir,
     vault: Arc<Fake>,
     mounted: Option<Mounted>,
@@ -48,6 +48,10 @@ struct Counted {
 
 impl Counted {
     fn new(files: usize) -> Self {
+        Self::with(files, fuse::Options::default())
+    }
+
+    pub fn with(files: usize, options: fuse::Options) -> Self {
         log::set_logger(&Kernel).unwrap();
         log::set_max_level(log::LevelFilter::Debug);
         let names: Vec<String> = (0..files).map(|n| format!("name-{n:05}")).collect();
@@ -69,21 +73,21 @@ impl Counted {
             Limits::default(),
         );
         let dir = tempfile::tempdir().unwrap();
-        let mount = fuse::mount(view, dir.path(), fuse::Options::default());
+        let mount = fuse::mount(view, dir.path(), options);
         let mounted = runtime.block_on(mount).unwrap();
         Self { dir, vault, mounted: Some(mounted), _runtime: runtime }
     }
 
-    fn file(&self, number: usize) -> String {
+    pub fn file(&self, number: usize) -> String {
         format!("{}/secrets/name-{number:05}", self.dir.path().display())
     }
 
-    fn folder(&self) -> String {
+    pub fn folder(&self) -> String {
         format!("{}/secrets", self.dir.path().display())
     }
 
     /// What the kernel asks for while this is done: all but what nobody waits for.
-    fn requests(&self, done: impl FnOnce()) -> BTreeMap<String, usize> {
+    pub fn requests(&self, done: impl FnOnce()) -> BTreeMap<String, usize> {
         let taken =
             || std::mem::take(&mut *REQUESTS.lock().unwrap_or_else(PoisonError::into_inner));
         taken();

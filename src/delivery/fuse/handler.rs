@@ -21,14 +21,17 @@ use tokio::runtime::Handle;
 use super::Options;
 use super::notifier::Notices;
 use super::translate::{BLOCK, NEGATIVE_TTL, TTL, attributes, errno, file_type, inode, node};
+use super::xattr;
 use crate::class::FuseCache;
 use crate::error::Result;
-use crate::view::{Attr, Kind, NodeId, NotServed, PLACEHOLDER, Slot, View};
+use crate::view::{About, Attr, Kind, NodeId, NotServed, PLACEHOLDER, Slot, View};
 
 /// Content never changes under an inode, and nothing is ever written back.
 const CACHED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
 /// Each read asks.
 const UNCACHED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_NOFLUSH);
+/// Asked once, then the kernel answers by itself.
+const NO_ATTRIBUTES: Errno = Errno::ENOSYS;
 /// Requests carry no data worth a larger buffer.
 const MAX_WRITE: u32 = 128 * 1024;
 /// Longest name that a plan can have; the kernel lets longer ones through.
@@ -62,6 +65,15 @@ impl Handler {
                 }
             }
         });
+    }
+
+    /// What is known of the object behind a file; nothing of a directory or link.
+    fn about(&self, id: NodeId) -> std::result::Result<Option<About>, NotServed> {
+        match self.view.slot(id) {
+            Ok(slot) => Ok(self.view.about(id, Some(&slot))),
+            Err(NotServed::Directory | NotServed::OtherKind) => Ok(None),
+            Err(why) => Err(why),
+        }
     }
 
     /// The entries of a directory from a position, `.` and `..` first.
@@ -333,6 +345,52 @@ impl Filesystem for Handler {
         }
     }
 
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let id = node(ino);
+        match name.to_str() {
+            _ if !self.options.xattr => reply.error(NO_ATTRIBUTES),
+            // Any other name, not only those of the kernel's own questions.
+            Some(name) if xattr::possible(name) => match self.about(id) {
+                Ok(about) => match about.and_then(|about| xattr::value(&about, name)) {
+                    Some(value) => xattr::answer(reply, &value, size),
+                    None => reply.error(Errno::NO_XATTR),
+                },
+                Err(why) => reply.error(why.into()),
+            },
+            _ => reply.error(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if !self.options.xattr {
+            return reply.error(NO_ATTRIBUTES);
+        }
+        match self.about(node(ino)) {
+            Ok(about) => {
+                let names = about.as_ref().map(xattr::names).unwrap_or_default();
+                xattr::answer(reply, &names, size);
+            }
+            Err(why) => reply.error(why.into()),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: &[u8],
+        _: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(if self.options.xattr { Errno::EROFS } else { NO_ATTRIBUTES });
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(if self.options.xattr { Errno::EROFS } else { NO_ATTRIBUTES });
+    }
+
     refuse! {
         EROFS: setattr(
             INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>,
@@ -354,11 +412,7 @@ impl Filesystem for Handler {
         EROFS: copy_file_range(
             INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64, CopyFileRangeFlags
         ) ReplyWrite;
-        // Asked once, then the kernel answers by itself: no attributes, local seeking and locks.
-        ENOSYS: setxattr(INodeNo, &OsStr, &[u8], i32, u32) ReplyEmpty;
-        ENOSYS: getxattr(INodeNo, &OsStr, u32) ReplyXattr;
-        ENOSYS: listxattr(INodeNo, u32) ReplyXattr;
-        ENOSYS: removexattr(INodeNo, &OsStr) ReplyEmpty;
+        // Asked once, then the kernel answers by itself: local seeking and locks.
         ENOSYS: lseek(INodeNo, FileHandle, i64, i32) ReplyLseek;
         ENOSYS: poll(INodeNo, FileHandle, PollNotifier, PollEvents, PollFlags) ReplyPoll;
         ENOSYS: getlk(INodeNo, FileHandle, LockOwner, u64, u64, i32, u32) ReplyLock;
