@@ -26,6 +26,8 @@
 #![warn(missing_docs, unreachable_pub)]
 
 pub mod app;
+#[cfg(unix)]
+mod appended;
 pub mod budget;
 pub mod class;
 pub mod cli;

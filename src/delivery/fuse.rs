@@ -10,9 +10,11 @@
 //! first OPEN is answered the kernel is told to drop the file's attributes, so that the reader's next
 //! fstat sees the true size.
 
+pub mod audit;
 mod handler;
 mod mountpoint;
 mod notifier;
+mod opening;
 mod session;
 mod translate;
 mod xattr;
@@ -53,6 +55,8 @@ pub struct Options {
     /// Whether files have attributes `user.akvfs.*` that describe their object. Listing takes more
     /// requests then.
     pub xattr: bool,
+    /// Whether and where every open is recorded.
+    pub audit: Option<audit::Options>,
 }
 
 impl Default for Options {
@@ -67,6 +71,7 @@ impl Default for Options {
             allow_other: false,
             cache: FuseCache::Keep,
             xattr: false,
+            audit: None,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! reply into a task.
 
 use std::ffi::OsStr;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -16,14 +17,17 @@ use fuser::{
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use super::Options;
+use super::audit::Audit;
 use super::notifier::Notices;
-use super::translate::{BLOCK, NEGATIVE_TTL, TTL, attributes, errno, file_type, inode, node};
+use super::opening::{Opening, Openings, Refusal, handle};
+use super::translate::{BLOCK, NEGATIVE_TTL, TTL, attributes, file_type, inode, node};
 use super::xattr;
 use crate::class::FuseCache;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::view::{About, Attr, Kind, NodeId, NotServed, PLACEHOLDER, Slot, View};
 
 /// Content never changes under an inode, and nothing is ever written back.
@@ -41,6 +45,9 @@ pub(super) struct Handler {
     pub(super) view: Arc<View>,
     pub(super) options: Options,
     pub(super) notices: Notices,
+    pub(super) openings: Openings,
+    /// Ends with the session.
+    pub(super) _audit: Option<Audit>,
     pub(super) runtime: Handle,
     /// Whether the mount is open to others: the kernel wants that for id-mapped mounts.
     pub(super) shared: bool,
@@ -48,22 +55,18 @@ pub(super) struct Handler {
 
 impl Handler {
     /// Answers an OPEN whose value may have to be fetched first.
-    fn open_later(&self, id: NodeId, slot: Arc<Slot>, reply: ReplyOpen) {
+    fn open_later(&self, opening: Opening, slot: Arc<Slot>) {
         let (view, notices) = (self.view.clone(), self.notices.clone());
         let deadline = Instant::now() + self.options.open_timeout;
-        let flags = opened(self.options.cache);
-        // A panic drops the reply, which answers EIO.
+        let openings = self.openings.clone();
         self.runtime.spawn(async move {
-            match fill(&view, &notices, id, &slot, flags, deadline).await {
-                Ok(()) => {
-                    view.hold(id, &slot);
-                    reply.opened(handle(id), flags);
-                }
-                Err(error) => {
-                    tracing::debug!(file = view.path(id), code = %error.code(), "open: {error}");
-                    reply.error(errno(&error));
-                }
-            }
+            let work = fill(&view, &notices, opening.id, &slot, openings.flags(), deadline);
+            let filled = AssertUnwindSafe(work).catch_unwind().await;
+            let outcome = match filled.unwrap_or_else(|_| Err(Error::task_failed())) {
+                Ok(()) => Ok(slot),
+                Err(error) => Err(Refusal::from(&error)),
+            };
+            openings.answer(opening, outcome);
         });
     }
 
@@ -130,16 +133,11 @@ fn beyond_placeholder(view: &View, file: NodeId) -> Option<(u64, u8)> {
 }
 
 /// How the kernel is to treat an open file.
-fn opened(cache: FuseCache) -> FopenFlags {
+pub(super) fn opened(cache: FuseCache) -> FopenFlags {
     match cache {
         FuseCache::Keep => CACHED,
         FuseCache::None => UNCACHED,
     }
-}
-
-/// Handles carry no state.
-fn handle(id: NodeId) -> FileHandle {
-    FileHandle(inode(id).0)
 }
 
 /// Methods that always answer the same.
@@ -213,18 +211,18 @@ impl Filesystem for Handler {
         }
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let mut opening = self.openings.arrived(node(ino), request, reply);
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
-            return reply.error(Errno::EROFS);
+            return self.openings.answer(opening, Err(Refusal::read_only()));
         }
-        let id = node(ino);
-        match self.view.slot(id) {
+        match self.view.slot(opening.id) {
             Ok(slot) if slot.settled() => {
-                self.view.hold(id, &slot);
-                reply.opened(handle(id), opened(self.options.cache));
+                opening.found();
+                self.openings.answer(opening, Ok(slot));
             }
-            Ok(slot) => self.open_later(id, slot, reply),
-            Err(why) => reply.error(why.into()),
+            Ok(slot) => self.open_later(opening, slot),
+            Err(why) => self.openings.answer(opening, Err(why.into())),
         }
     }
 

@@ -10,9 +10,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::Options;
-use super::handler::Handler;
+use super::audit::{self, Audit, Tally};
+use super::handler::{Handler, opened};
 use super::mountpoint::{self, Found};
 use super::notifier::Notices;
+use super::opening::{Answers, Openings};
 use crate::error::{Code, Error, Result};
 use crate::view::View;
 
@@ -29,6 +31,7 @@ pub struct Mounted {
     mount: Found,
     ended: watch::Receiver<Option<Result<()>>>,
     open_timeout: Duration,
+    audit: Option<Arc<Tally>>,
 }
 
 /// Mounts and serves. Blocks shortly.
@@ -40,17 +43,23 @@ pub(super) fn start(
 ) -> Result<Mounted> {
     let dir = mountpoint::resolve(dir)?;
     mountpoint::clear(&dir)?;
+    let answers = Answers { view: view.clone(), flags: opened(options.cache) };
+    let audit = options.audit.as_ref();
+    let audit =
+        audit.map(|audit| audit::start(audit, &dir, answers.clone(), &runtime)).transpose()?;
+    let tally = audit.as_ref().map(Audit::tally);
+    let serve = |device, acl| serve(&view, &options, &runtime, device, acl, (answers, audit));
     if mountpoint::privileged() {
         let (device, detached) = mountpoint::detached(&options.source)?;
-        let ended = serve(&view, &options, &runtime, device, SessionACL::All)?;
+        let ended = serve(device, SessionACL::All)?;
         // Shown last: whoever sees the mount finds it served.
         detached.attach(&dir)?;
-        return Mounted::new(view, dir, ended, &options);
+        return Mounted::new(view.clone(), dir, ended, &options, tally);
     }
     let device = mountpoint::by_helper(&dir, &options)?;
     let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-    serve(&view, &options, &runtime, device, acl)
-        .and_then(|ended| Mounted::new(view, dir.clone(), ended, &options))
+    serve(device, acl)
+        .and_then(|ended| Mounted::new(view.clone(), dir.clone(), ended, &options, tally))
         .inspect_err(|_| {
             // The helper's mount is there already, and nobody serves it.
             let _ = mountpoint::detach(&dir);
@@ -64,12 +73,15 @@ fn serve(
     runtime: &Handle,
     device: OwnedFd,
     acl: SessionACL,
+    (answers, audit): (Answers, Option<Audit>),
 ) -> Result<watch::Receiver<Option<Result<()>>>> {
     let (notices, queue) = Notices::queue();
     let handler = Handler {
         view: view.clone(),
         options: options.clone(),
         notices: notices.clone(),
+        openings: Openings::new(answers, audit.as_ref().map(Audit::auditor)),
+        _audit: audit,
         runtime: runtime.clone(),
         shared: acl == SessionACL::All,
     };
@@ -117,16 +129,22 @@ impl Mounted {
         dir: PathBuf,
         ended: watch::Receiver<Option<Result<()>>>,
         options: &Options,
+        audit: Option<Arc<Tally>>,
     ) -> Result<Self> {
         let mount = mountpoint::found(&dir)?.filter(|mount| mount.ours).ok_or_else(|| {
             Error::new(Code::Local, format!("the mount at {} is gone already", dir.display()))
         })?;
-        Ok(Self { view, dir, mount, ended, open_timeout: options.open_timeout })
+        Ok(Self { view, dir, mount, ended, open_timeout: options.open_timeout, audit })
     }
 
     /// Where the mount is, without symbolic links.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What became of the records of its opens, where they are audited.
+    pub fn audit(&self) -> Option<Arc<Tally>> {
+        self.audit.clone()
     }
 
     /// Waits until the mount has ended, by [`Mounted::unmount`] or from outside.
