@@ -11,6 +11,7 @@
 //! fstat sees the true size.
 
 pub mod audit;
+mod failures;
 mod handler;
 mod mountpoint;
 mod notifier;

@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 
 use super::Options;
 use super::audit::Audit;
+use super::failures::Failures;
 use super::notifier::Notices;
 use super::opening::{Opening, Openings, Refusal, handle};
 use super::translate::{BLOCK, NEGATIVE_TTL, TTL, attributes, file_type, inode, node};
@@ -46,6 +47,7 @@ pub(super) struct Handler {
     pub(super) options: Options,
     pub(super) notices: Notices,
     pub(super) openings: Openings,
+    pub(super) failures: Failures,
     /// Ends with the session.
     pub(super) _audit: Option<Audit>,
     pub(super) runtime: Handle,
@@ -68,6 +70,19 @@ impl Handler {
             };
             openings.answer(opening, outcome);
         });
+    }
+
+    /// The errno of what cannot be served, and a word in the log.
+    fn failed(
+        &self,
+        operation: &'static str,
+        request: &Request,
+        id: NodeId,
+        why: NotServed,
+    ) -> Errno {
+        let path = self.view.path(id);
+        self.failures.tell(operation, &path, request.unique().0, &Refusal::from(why));
+        why.into()
     }
 
     /// What is known of the object behind a file; nothing of a directory or link.
@@ -169,7 +184,7 @@ impl Filesystem for Handler {
 
     fn destroy(&mut self) {}
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if name.len() > MAX_NAME as usize {
             return reply.error(Errno::ENAMETOOLONG);
         }
@@ -189,7 +204,7 @@ impl Filesystem for Handler {
                 }
                 Err(_) => reply.error(Errno::ENOENT),
             },
-            Err(why) => reply.error(why.into()),
+            Err(why) => reply.error(self.failed("lookup", request, node(parent), why)),
         }
     }
 
@@ -197,17 +212,17 @@ impl Filesystem for Handler {
     // outside the crate, since its argument's type is private; its default calls this.
     fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
 
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.view.attr(node(ino)) {
             Ok(attr) => reply.attr(&TTL, &attributes(attr, &self.options)),
-            Err(why) => reply.error(why.into()),
+            Err(why) => reply.error(self.failed("getattr", request, node(ino), why)),
         }
     }
 
-    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         match self.view.target(node(ino)) {
             Ok(target) => reply.data(target.as_bytes()),
-            Err(why) => reply.error(why.into()),
+            Err(why) => reply.error(self.failed("readlink", request, node(ino), why)),
         }
     }
 
@@ -228,7 +243,7 @@ impl Filesystem for Handler {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -247,7 +262,7 @@ impl Filesystem for Handler {
             }
         });
         if let (Err(why), Some(reply)) = (sent, reply) {
-            reply.error(why.into());
+            reply.error(self.failed("read", request, node(ino), why));
         }
     }
 
@@ -273,19 +288,19 @@ impl Filesystem for Handler {
         reply.ok();
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         match self.view.attr(node(ino)) {
             Ok(attr) if attr.kind == Kind::Directory => {
                 reply.opened(handle(attr.id), FopenFlags::empty());
             }
             Ok(_) => reply.error(Errno::ENOTDIR),
-            Err(why) => reply.error(why.into()),
+            Err(why) => reply.error(self.failed("opendir", request, node(ino), why)),
         }
     }
 
     fn readdir(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -296,13 +311,13 @@ impl Filesystem for Handler {
         });
         match listed {
             Ok(()) => reply.ok(),
-            Err(why) => reply.error(why.into()),
+            Err(why) => reply.error(self.failed("readdir", request, node(ino), why)),
         }
     }
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -314,7 +329,7 @@ impl Filesystem for Handler {
         });
         match listed {
             Ok(()) => reply.ok(),
-            Err(why) => reply.error(why.into()),
+            Err(why) => reply.error(self.failed("readdirplus", request, node(ino), why)),
         }
     }
 
@@ -343,7 +358,14 @@ impl Filesystem for Handler {
         }
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
         let id = node(ino);
         match name.to_str() {
             _ if !self.options.xattr => reply.error(NO_ATTRIBUTES),
@@ -353,13 +375,13 @@ impl Filesystem for Handler {
                     Some(value) => xattr::answer(reply, &value, size),
                     None => reply.error(Errno::NO_XATTR),
                 },
-                Err(why) => reply.error(why.into()),
+                Err(why) => reply.error(self.failed("getxattr", request, id, why)),
             },
             _ => reply.error(Errno::EOPNOTSUPP),
         }
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         if !self.options.xattr {
             return reply.error(NO_ATTRIBUTES);
         }
@@ -368,7 +390,7 @@ impl Filesystem for Handler {
                 let names = about.as_ref().map(xattr::names).unwrap_or_default();
                 xattr::answer(reply, &names, size);
             }
-            Err(why) => reply.error(why.into()),
+            Err(why) => reply.error(self.failed("listxattr", request, node(ino), why)),
         }
     }
 

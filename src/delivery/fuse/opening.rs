@@ -6,6 +6,7 @@ use std::time::Instant;
 use fuser::{Errno, FileHandle, FopenFlags, ReplyOpen, Request};
 
 use super::audit::Auditor;
+use super::failures::Failures;
 use super::translate::{errno, inode};
 use crate::error::Error;
 use crate::view::{NodeId, NotServed, Slot, View};
@@ -50,7 +51,7 @@ pub(super) struct Refusal {
 impl Refusal {
     /// Nothing here can be written.
     pub(super) fn read_only() -> Self {
-        let cause = "opened for writing".to_owned();
+        let cause = "it is opened for writing".to_owned();
         Self { errno: Errno::EROFS, code: "read_only", cause }
     }
 }
@@ -64,10 +65,12 @@ impl From<&Error> for Refusal {
 impl From<NotServed> for Refusal {
     fn from(why: NotServed) -> Self {
         let (code, cause) = match why {
-            NotServed::Stale => ("stale", "of a generation that is gone"),
-            NotServed::Refused(code) => (code.as_str(), "taken away"),
-            NotServed::Directory => ("directory", "a directory"),
-            NotServed::OtherKind => ("no_file", "no file"),
+            NotServed::Stale => ("stale", "it was replaced too long ago"),
+            NotServed::Refused(code) => {
+                (code.as_str(), "it was taken away: akvfs status has the words")
+            }
+            NotServed::Directory => ("directory", "it is a directory"),
+            NotServed::OtherKind => ("other_kind", "it is of another kind"),
         };
         Self { errno: why.into(), code, cause: cause.to_owned() }
     }
@@ -117,20 +120,21 @@ impl Openings {
 pub(super) struct Answers {
     pub(super) view: Arc<View>,
     pub(super) flags: FopenFlags,
+    pub(super) failures: Failures,
 }
 
 impl Answers {
     pub(super) fn give(&self, opening: Opening, outcome: Outcome) {
-        let Opening { id, reply, .. } = opening;
+        let Opening { id, request, reply, .. } = opening;
         match outcome {
             Ok(slot) => {
                 // Until its RELEASE, which only an opened file has.
                 self.view.hold(id, &slot);
                 reply.opened(handle(id), self.flags);
             }
-            Err(Refusal { errno, code, cause }) => {
-                tracing::debug!(file = self.view.path(id), code, "open: {cause}");
-                reply.error(errno);
+            Err(refusal) => {
+                reply.error(refusal.errno);
+                self.failures.tell("open", &self.view.path(id), request, &refusal);
             }
         }
     }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::Options;
 use super::audit::{self, Audit, Tally};
+use super::failures::Failures;
 use super::handler::{Handler, opened};
 use super::mountpoint::{self, Found};
 use super::notifier::Notices;
@@ -43,7 +44,8 @@ pub(super) fn start(
 ) -> Result<Mounted> {
     let dir = mountpoint::resolve(dir)?;
     mountpoint::clear(&dir)?;
-    let answers = Answers { view: view.clone(), flags: opened(options.cache) };
+    let failures = Failures::new(runtime.clone());
+    let answers = Answers { view: view.clone(), flags: opened(options.cache), failures };
     let audit = options.audit.as_ref();
     let audit =
         audit.map(|audit| audit::start(audit, &dir, answers.clone(), &runtime)).transpose()?;
@@ -80,6 +82,7 @@ fn serve(
         view: view.clone(),
         options: options.clone(),
         notices: notices.clone(),
+        failures: answers.failures.clone(),
         openings: Openings::new(answers, audit.as_ref().map(Audit::auditor)),
         _audit: audit,
         runtime: runtime.clone(),
