@@ -150,10 +150,7 @@ fn run(command: Command) -> Result<()> {
             runtime()?.block_on(dev_vault::run(args))
         }
         #[cfg(target_os = "linux")]
-        Command::Mount(args) => {
-            telemetry::init_command();
-            mount::run(*args, runtime)
-        }
+        Command::Mount(args) => mount::run(*args, runtime),
         #[cfg(target_os = "linux")]
         Command::Unmount(args) => {
             let runtime = runtime()?;

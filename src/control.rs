@@ -51,7 +51,11 @@ pub(crate) struct Entry {
     pub(crate) problem: Problem,
     pub(crate) restore: Restore,
     pub(crate) ending: Ending,
+    /// What became of the records of opens, where they are audited.
+    pub(crate) audit: Option<AuditReport>,
 }
+
+pub(crate) type AuditReport = Arc<dyn Fn() -> wire::Audit + Send + Sync>;
 
 /// Why what the view has is not what the directory shows: set and cleared by the delivery.
 #[derive(Clone, Default)]

@@ -1,12 +1,15 @@
 //! Logs, health and metrics: what the process says about itself, and never what it holds.
 //!
-//! Log lines go to stderr: the provider's as klog writes them, a command's warnings as plain lines.
+//! Log lines go to stderr: the provider's as klog writes them, a command's warnings as plain lines; or
+//! those go to a file.
 //! Targets of other crates never go below INFO, whatever verbosity is asked for: their debug output is
 //! not written with secrets in mind. A panic prints its place only, since its message may quote
 //! whatever was being handled.
 
 pub mod health;
 mod klog;
+#[cfg(unix)]
+mod log_file;
 pub mod metrics;
 pub mod web;
 
@@ -43,6 +46,21 @@ pub fn init_command() {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     install(-1, layer.boxed());
+}
+
+/// The same to a file, with klog's header: for commands that stay when their terminal has gone.
+///
+/// # Errors
+/// The file cannot be written to.
+#[cfg(unix)]
+pub(crate) fn init_command_file(path: &std::path::Path) -> crate::Result<()> {
+    let file = log_file::LogFile::open(path)?;
+    let layer = tracing_subscriber::fmt::layer()
+        .event_format(Format::Text)
+        .with_ansi(false)
+        .with_writer(move || file.clone());
+    install(-1, layer.boxed());
+    Ok(())
 }
 
 fn install(verbosity: i32, layer: Box<dyn tracing_subscriber::Layer<Registry> + Send + Sync>) {

@@ -7,6 +7,7 @@
 mod background;
 mod helper;
 mod notify;
+mod recorded;
 mod shown;
 mod words;
 
@@ -22,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::class::{FetchMode, FuseCache};
+use crate::control::Entry;
 use crate::control::wire::Kind;
 use crate::delivery::fuse::{self, Mounted};
 use crate::error::{Code, Error, Result};
@@ -31,6 +33,7 @@ use crate::{config, process};
 
 use super::note;
 use super::source::{LayoutArg, Opened, SourceArgs, serve_status};
+use recorded::Recorded;
 use shown::Shown;
 
 /// Held beside a tree's values: answers on their way, and what was asked lately.
@@ -56,6 +59,8 @@ pub(super) struct Args {
     words: Vec<OsString>,
     #[command(flatten)]
     shown: Shown,
+    #[command(flatten)]
+    recorded: Recorded,
     /// atomic: all files change together, behind the link ..data; flat: each on its own. Of a class atomic, of a vault flat
     #[arg(long, value_name = "LAYOUT", env = "AKVFS_LAYOUT")]
     layout: Option<LayoutArg>,
@@ -136,6 +141,7 @@ pub(super) fn run(args: Args, runtime: fn() -> Result<Runtime>) -> Result<()> {
         // While there are no other threads: those would stay where they are.
         enter(namespace)?;
     }
+    args.recorded.log()?;
     let runtime = runtime()?;
     let result = runtime.block_on(serve(args, inherited));
     // Fetches that still run are not waited for.
@@ -157,7 +163,7 @@ impl Args {
         if all.iter().any(|time| *time > config::LONGEST) {
             return Err(Error::class("a duration is longer than a year"));
         }
-        Ok(())
+        self.recorded.check(self.foreground)
     }
 
     fn limits(&self) -> Limits {
@@ -170,6 +176,7 @@ impl Args {
             source: self.source.source.clone(),
             open_timeout: self.open_timeout,
             cache: self.fuse_cache.or(opened.fuse_cache).unwrap_or_default(),
+            audit: self.recorded.options(),
             ..fuse::Options::default()
         };
         let mut notices = Vec::new();
@@ -213,7 +220,7 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
     let mounted = fuse::mount(view.clone(), &args.dir, options).await?;
     let entry = opened.entry(Kind::Mount, mounted.dir(), &view);
     let mut endings = entry.ending.listen();
-    let control = serve_status(entry);
+    let control = serve_status(Entry { audit: recorded::report(&mounted), ..entry });
     // All is read by now, and the caller goes on as soon as it is told.
     drop(inherited);
     if let Err(error) = ready(&args, &opened, &mounted) {

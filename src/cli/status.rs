@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use crate::control::wire::{Collection, Object, Outcome, Request, Served};
+use crate::control::wire::{Audit, Collection, Object, Outcome, Request, Served};
 use crate::control::{self, Asked, Silent};
 use crate::error::{Code, Error, Result, printable};
 
@@ -135,6 +135,9 @@ impl Row {
                 format!("    {}, {}", plain(&error.message), since(error.at.as_deref()))
             }));
         }
+        lines.extend(
+            served.audit.as_ref().map(|audit| format!("  audit       {}", self::audit(audit))),
+        );
         let width = |text: fn(&Object) -> String, title: &str| {
             let widths = served.objects.iter().map(|one| text(one).chars().count());
             widths.max().unwrap_or(0).max(title.len())
@@ -177,6 +180,15 @@ fn version(object: &Object) -> String {
 
 fn opens(object: &Object) -> String {
     object.opens.map_or_else(|| "-".to_owned(), |opens| opens.to_string())
+}
+
+fn audit(audit: &Audit) -> String {
+    let Audit { sink, required, written, lost, error } = audit;
+    let required = if *required { ", required" } else { "" };
+    let lost = if *lost > 0 { format!(", {lost} lost") } else { String::new() };
+    let error = error.as_ref().map(|error| format!(": {}", printable(error, 1024)));
+    let error = error.unwrap_or_default();
+    format!("{}{required}, {written} records{lost}{error}", printable(sink, 1024))
 }
 
 /// In a few words, the worst first.
@@ -282,6 +294,13 @@ mod tests {
                     collection("key", long_ago(), long_ago()),
                     Collection { error: Some(problem()), ..collection("cert", None, long_ago()) },
                 ],
+                audit: Some(Audit {
+                    sink: "/var/log/\x1bopens".to_owned(),
+                    required: true,
+                    written: 5,
+                    lost: 2,
+                    error: Some("no storage\n space".to_owned()),
+                }),
                 objects,
                 omitted: 5,
             },
@@ -293,6 +312,7 @@ mod tests {
             " days ago\n  error       disk full\n  secret      3 names, as of ",
             " days ago\n  key         3 names, stale since ",
             " days ago\n  cert        not listed\n    not[2J yours, ",
+            "\n  audit       /var/log/opens, required, 5 records, 2 lost: no storage space\n",
             "  OBJECT       VERSION  OPENS  STATE\n  secret/one   0123        12  as of ",
             "  secret/old   4            -  stale since ",
             " days ago, expired ",

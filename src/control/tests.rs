@@ -87,6 +87,7 @@ impl Process {
             problem: problem.clone(),
             restore: Restore::default(),
             ending: ending.clone(),
+            audit: None,
         };
         let dir = tempfile::tempdir().unwrap();
         let serving = serve_in(&open(dir.path()), vec![entry]).unwrap();

@@ -106,6 +106,9 @@ pub(crate) struct Served {
     /// Of a whole vault: its lists.
     #[serde(default)]
     pub(crate) collections: Vec<Collection>,
+    /// Nothing: opens are not audited.
+    #[serde(default)]
+    pub(crate) audit: Option<Audit>,
     pub(crate) objects: Vec<Object>,
     /// Objects that had no room in the answer.
     pub(crate) omitted: usize,
@@ -124,6 +127,20 @@ pub(crate) struct Collection {
     pub(crate) stale_since: Option<String>,
     /// Why, or why not all names are shown.
     pub(crate) error: Option<Problem>,
+}
+
+/// What became of the records of opens.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Audit {
+    /// `stderr`, `journald` or a file.
+    pub(crate) sink: String,
+    /// Whether an open fails whose record cannot be written.
+    pub(crate) required: bool,
+    pub(crate) written: u64,
+    /// Records that could not be written.
+    pub(crate) lost: u64,
+    /// Why they cannot be written now.
+    pub(crate) error: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -199,6 +216,7 @@ impl Served {
             retired,
             bytes,
             error: entry.problem.get().map(|text| printable(&text, MAX_TEXT)),
+            audit: entry.audit.as_ref().map(|audit| audit()),
             omitted: all - objects.len(),
             collections: collections.into_iter().map(Collection::from).collect(),
             objects,

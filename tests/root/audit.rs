@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use akvfs::Code;
+use akvfs::class::ObjectKind;
 use akvfs::delivery::fuse;
 use akvfs::delivery::fuse::audit::{self, Sink};
 use akvfs::view::{Layout, Limits};
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 use super::canary;
 use super::support::{Fake, Tree, eventually, is_root, plan, run};
+use super::sync::{Site, code, said};
 
 fn audited(
     vault: &Arc<Fake>,
@@ -313,5 +315,109 @@ root_test! {
             assert!(super::support::table(place.path()).is_empty());
             assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
         }
+    }
+}
+
+const AKVFS: &str = env!("CARGO_BIN_EXE_akvfs");
+
+/// A vault in the process.
+const SEED: &str = "secrets: {one: value}";
+
+fn audit_of(place: &Path) -> Value {
+    let status: Value = serde_json::from_slice(&run(AKVFS, &["status", "--json"])).unwrap();
+    let place = place.canonicalize().unwrap();
+    let mut served = status["served"].as_array().unwrap().iter();
+    let ours = served.find(|served| served["directory"] == place.to_str().unwrap());
+    ours.unwrap()["audit"].clone()
+}
+
+network_test! {
+    fn a_background_mount_has_its_records_and_its_log_in_files() {
+        let site = Site::new();
+        let (source, place) = (site.source(), site.azure.path("tree"));
+        std::fs::create_dir(&place).unwrap();
+        let at = place.to_str().unwrap();
+        let (_dir, opens) = file();
+        let log = opens.with_file_name("akvfs.log");
+        for wrong in [&["--audit", "stderr"][..], &["--audit", "opens.log"], &["--audit-required"]] {
+            let refused = site.akvfs(&[&["mount", &source, at], wrong].concat());
+            assert_eq!(code(&refused), 64, "{wrong:?}");
+        }
+        let words = format!("audit={},audit_required,xattr,log_file={}", opens.display(), log.display());
+        let mounted = site.akvfs(&["mount", &source, at, "-o", &words]);
+        assert_eq!(code(&mounted), 0, "{}", said(&mounted));
+        assert_eq!(std::fs::read_to_string(place.join("one")).unwrap(), site.one);
+        assert!(rustix::fs::getxattr(place.join("one"), "user.akvfs.version", &mut [0; 64]).unwrap() > 0);
+        let control = site.azure.emulator.control();
+        control.delete(site.azure.emulator.vault_name(), ObjectKind::Secret, "two").unwrap();
+        for _ in 0..5 {
+            let error = std::fs::File::open(place.join("two")).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(2));
+        }
+        let records = records(&opens);
+        assert_eq!(records.len(), 6);
+        assert!(records[1..].iter().all(|record| record["decision"] == "not_found"), "{records:?}");
+        let expected = serde_json::json!({
+            "sink": opens.to_str().unwrap(), "required": true, "written": 6, "lost": 0, "error": null
+        });
+        assert_eq!(audit_of(&place), expected);
+        let told = String::from_utf8(site.akvfs(&["status"]).stdout).unwrap();
+        assert!(told.contains(&format!("  audit       {}, required, 6 records\n", opens.display())), "{told}");
+        let logged = || std::fs::read_to_string(&log).unwrap();
+        eventually("a line about the error", || logged().contains("error reply"));
+        run(AKVFS, &["unmount", at]);
+        canary::record("akvfs-log", &logged());
+        let lines: Vec<String> = logged().lines().map(str::to_owned).collect();
+        let replies: Vec<_> = lines.iter().filter(|line| line.contains("error reply")).collect();
+        assert_eq!(replies.len(), 1, "{lines:?}");
+        let request = format!(" request={}", records[1]["request"]);
+        for part in [
+            " operation=\"open\"", " file=\"two\"", " errno=2", " code=\"not_found\"", &request,
+        ] {
+            assert!(replies[0].starts_with('W') && replies[0].contains(part), "{part}: {}", replies[0]);
+        }
+    }
+}
+
+root_test! {
+    fn a_sink_that_hangs_holds_nobody_for_long() {
+        let place = tempfile::tempdir().unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let seed = scratch.path().join("seed.yaml");
+        std::fs::write(&seed, SEED).unwrap();
+        let source = format!("dev:{}", seed.display());
+        let mut child = Command::new(AKVFS)
+            .args(["mount", "-f", "--audit=stderr", &source, place.path().to_str().unwrap()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        eventually("a mount", || place.path().join("secrets").exists());
+        // Nobody reads the records, so they soon fill the pipe.
+        let begun = std::time::Instant::now();
+        for _ in 0..400 {
+            assert_eq!(std::fs::read(place.path().join("secrets/one")).unwrap(), b"value");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+        let audit = audit_of(place.path());
+        let (written, lost) = (audit["written"].as_u64().unwrap(), audit["lost"].as_u64().unwrap());
+        assert_eq!(written + lost, 400, "{audit}");
+        assert!(lost > 0 && audit["error"].is_string(), "{audit}");
+        // They are read again.
+        let mut stderr = child.stderr.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut said = String::new();
+            std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
+            said
+        });
+        eventually("records again", || {
+            std::fs::read(place.path().join("secrets/one")).unwrap();
+            audit_of(place.path())["error"].is_null()
+        });
+        run("kill", &[&child.id().to_string()]);
+        assert!(child.wait().unwrap().success());
+        let said = reader.join().unwrap();
+        let records = said.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok());
+        assert!(records.count() as u64 > written);
+        assert!(said.contains("audit records cannot be written, opens go on: "), "no word of it");
     }
 }

@@ -23,6 +23,9 @@ pub(super) struct Shown {
     /// Mode of every directory, octal
     #[arg(long, value_name = "MODE", default_value = "0755", value_parser = mode)]
     dir_mode: u32,
+    /// Describe each file's object in attributes user.akvfs.*: its type, name, version and dates
+    #[arg(long)]
+    xattr: bool,
 }
 
 /// A user or group. The highest number means "leave it as it is" to the system.
@@ -62,6 +65,7 @@ impl Shown {
         options.file_mode = self.file_mode;
         options.dir_mode = self.dir_mode;
         options.allow_other = self.allow_other;
+        options.xattr = self.xattr;
         Ok(())
     }
 }

@@ -32,6 +32,7 @@ impl Opened {
             problem: control::Problem::default(),
             restore: control::Restore::default(),
             ending: control::Ending::default(),
+            audit: None,
         }
     }
 
