@@ -6,9 +6,12 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use akvfs::view::Layout;
+use akvfs::class::FuseCache;
+use akvfs::delivery::fuse;
+use akvfs::view::{Layout, Limits};
 
-use super::support::{Fake, Tree, scale};
+use super::requests::Counted;
+use super::support::{Fake, Tree, plan, scale};
 
 /// Larger than one request of the kernel's for pages.
 const SIZE: usize = 200_000;
@@ -104,6 +107,15 @@ impl Map {
         if at == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(Self(at)) }
     }
 
+    /// Pages of the file that the kernel has, whoever asked for them.
+    fn resident(&self) -> usize {
+        let mut pages = vec![0_u8; SIZE.div_ceil(4096)];
+        // SAFETY: the mapping is whole, and there is room for each of its pages, which are no smaller.
+        let done = unsafe { libc::mincore(self.0, SIZE, pages.as_mut_ptr()) };
+        assert_eq!(done, 0);
+        pages.iter().filter(|page| **page & 1 == 1).count()
+    }
+
     fn bytes(&self) -> &[u8] {
         // SAFETY: the whole mapping lies within the file, and lives as long as this.
         unsafe { std::slice::from_raw_parts(self.0.cast(), SIZE) }
@@ -163,5 +175,48 @@ mount_test! {
             .open(tree.path("one"));
         assert_eq!(not_followed.unwrap_err().raw_os_error(), Some(libc::ELOOP));
         assert_eq!(fs::read(tree.path("folder")).unwrap_err().raw_os_error(), Some(libc::EISDIR));
+    }
+}
+
+mount_test! {
+    fn without_the_kernels_cache_each_read_asks() {
+        for cache in [FuseCache::None, FuseCache::Keep] {
+            let uncached = cache == FuseCache::None;
+            let vault = Fake::new(&[("one", &value(b'a'))]);
+            let options = fuse::Options { cache, ..fuse::Options::default() };
+            let plan = plan(Layout::Atomic, &["one"]);
+            let tree = Tree::with(&vault, plan, options, Limits::default());
+            let file = File::open(tree.path("one")).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), SIZE as u64);
+            for _ in 0..2 {
+                assert_eq!(one_version(&fs::read(tree.path("one")).unwrap(), "a read"), b'a');
+                assert_eq!(one_version(&in_pieces(&tree.path("one")), "pieces"), b'a');
+            }
+            let map = Map::new(&file, libc::MAP_PRIVATE).unwrap();
+            let resident = map.resident();
+            assert_eq!(resident == 0, uncached, "{resident} pages stay with the kernel");
+            assert_eq!(one_version(map.bytes(), "a private map"), b'a');
+            match Map::new(&file, libc::MAP_SHARED) {
+                Ok(map) => assert!(!uncached && one_version(map.bytes(), "a shared map") == b'a'),
+                Err(error) => assert!(uncached && error.raw_os_error() == Some(libc::ENODEV)),
+            }
+            assert_eq!(vault.requests(), ["one"]);
+        }
+    }
+}
+
+mount_test! {
+    fn a_read_without_the_kernels_cache_is_one_request() {
+        let options = fuse::Options { cache: FuseCache::None, ..fuse::Options::default() };
+        let tree = Counted::with(1, options);
+        let file = File::open(tree.file(0)).unwrap();
+        let reads = tree.requests(|| {
+            for _ in 0..3 {
+                let mut bytes = [0; 5];
+                file.read_exact_at(&mut bytes, 0).unwrap();
+                assert_eq!(&bytes, b"value");
+            }
+        });
+        assert_eq!(reads.get("READ"), Some(&3), "{reads:?}");
     }
 }
