@@ -24,6 +24,7 @@ mod growing;
 mod history;
 mod ledger;
 mod listing;
+mod moves;
 mod nodes;
 mod object;
 mod plan;
@@ -43,12 +44,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 pub use about::About;
 pub use history::expand;
 pub use ledger::Failure;
 pub use listing::CollectionStatus;
+pub use moves::Move;
 pub use nodes::{Attr, Kind, NodeId, NotServed, PLACEHOLDER, Totals};
 pub use object::{Obtained, obtain};
 pub(crate) use object::{fetch, refuse_meetings, rendered};
@@ -70,6 +72,7 @@ use generation::Generations;
 use ledger::{Ledger, Moment};
 use listing::Lists;
 use plan::PlannedObject;
+use publish::Listener;
 use refresh::Schedule;
 use run::Runs;
 use slot::{Content, Wanted};
@@ -125,7 +128,7 @@ pub struct View {
     waiting: Semaphore,
     runs: Runs,
     schedule: Mutex<Schedule>,
-    listener: Mutex<Option<mpsc::Sender<Announcement>>>,
+    listener: Mutex<Option<Listener>>,
     ledger: Ledger,
     lists: Lists,
     clock: Clock,

@@ -3,13 +3,15 @@
 //! The handler is a thin shell: it translates, and answers from the view's memory. Only OPEN of a
 //! file that nobody opened before uses the network, on a tokio task, so a slow vault delays nobody
 //! else. An inode is one slot of one birth (`birth << 32 | index`, the root is 1): its content never
-//! changes, so the kernel may cache everything for long; a name that changes leads to another inode,
-//! and the notifier tells the kernel to look again.
+//! changes, so the kernel may cache everything for long; a name that changes leads to another inode.
+//! The names thread moves it there by operations of our own, which watchers see, or tells the kernel to
+//! look again.
 //!
 //! A size is not known before the first OPEN. Until then files show 4096 bytes; just before the
 //! first OPEN is answered the kernel is told to drop the file's attributes, so that the reader's next
 //! fstat sees the true size.
 
+mod announce;
 pub mod audit;
 mod failures;
 mod handler;

@@ -43,6 +43,8 @@ pub(super) struct Change {
 /// The current generation and its predecessors.
 pub(super) struct Generations {
     pub(super) current: Arc<Generation>,
+    /// Where names lead: an older one while a delivery has yet to show the current one.
+    shown: Option<Arc<Generation>>,
     retired: VecDeque<(Instant, Arc<Generation>)>,
 }
 
@@ -56,7 +58,29 @@ impl Generations {
             };
             Slot::new(1, object, wanted, None)
         });
-        Self { current: Generation::new(1, born, slots.collect()), retired: VecDeque::new() }
+        Self {
+            current: Generation::new(1, born, slots.collect()),
+            shown: None,
+            retired: VecDeque::new(),
+        }
+    }
+
+    /// The generation that names lead to.
+    pub(super) fn shown(&self) -> &Arc<Generation> {
+        self.shown.as_ref().unwrap_or(&self.current)
+    }
+
+    /// Names lead to the generation of this birth, or to a younger one if they do so already.
+    pub(super) fn show(&mut self, birth: u32) {
+        if self.shown().birth < birth {
+            self.shown =
+                self.of_birth(birth).filter(|one| one.birth != self.current.birth).cloned();
+        }
+    }
+
+    /// Names go on to lead where they do, until [`Self::show`].
+    pub(super) fn hold_names(&mut self) {
+        self.shown.get_or_insert_with(|| self.current.clone());
     }
 
     /// Changes the first generation before anybody saw it.
@@ -68,6 +92,8 @@ impl Generations {
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Generation>> {
         std::iter::once(&self.current)
             .chain(self.retired.iter().rev().map(|(_, generation)| generation))
+            // Until something else is shown, whatever was let go of.
+            .chain(&self.shown)
     }
 
     pub(super) fn of_birth(&self, birth: u32) -> Option<&Arc<Generation>> {

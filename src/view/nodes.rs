@@ -16,7 +16,7 @@ use crate::secret::Secret;
 /// it for empty.
 pub const PLACEHOLDER: u64 = 4096;
 /// Directories are open to all: names are no secrets to those who may reach the mount.
-const DIRECTORY_MODE: u32 = 0o755;
+pub(super) const DIRECTORY_MODE: u32 = 0o755;
 
 /// A node: an index of the plan in one birth. Birth 0 has the nodes that never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -256,7 +256,7 @@ impl View {
         let node = self.plan.tree.node(id.index).ok_or(NotServed::Stale)?;
         let NodeKind::Directory(children) = &node.kind else { return Err(NotServed::OtherKind) };
         let generation = if self.plan.tree.permanent(id.index, node) {
-            Some(&generations.current).filter(|_| id.birth == 0)
+            Some(generations.shown()).filter(|_| id.birth == 0)
         } else {
             generations.of_birth(id.birth)
         };

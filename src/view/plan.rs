@@ -361,6 +361,11 @@ impl Tree {
         children.find(name, |index| self.node(index).is_some_and(|node| *node.name == *name))
     }
 
+    /// The link of this name at the top of an atomic tree.
+    pub(super) fn link(&self, name: &str) -> Option<u32> {
+        self.child(ROOT, name)
+    }
+
     /// The node below the generation that a link of this name at the top leads to.
     pub(super) fn behind(&self, link: &Node) -> Option<&Node> {
         self.node(self.child(GENERATION, &link.name)?)

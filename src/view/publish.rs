@@ -4,7 +4,7 @@
 //! the same: it holds nobody back, and nobody holds it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,7 +14,7 @@ use super::history::Listed;
 use super::ledger::Moment;
 use super::plan::{DATA_NAME, GENERATION, Layout};
 use super::slot::Wanted;
-use super::{NodeId, View, late};
+use super::{Move, NodeId, View, late};
 use crate::error::{Code, Error, Result};
 
 /// Of what may not stay any longer.
@@ -26,6 +26,13 @@ const LAG: usize = 16;
 /// bytes of `withdrawn`, and then says so on `shown`.
 #[derive(Debug)]
 pub struct Announcement {
+    /// Number of the generation, for [`View::move_names`].
+    pub birth: u32,
+    /// The same as `names`, as single steps in the order in which watchers are to see them; for a
+    /// delivery that stages.
+    pub moves: Vec<Move>,
+    /// The files in the directory of the generation that was replaced; likewise.
+    pub leavings: Vec<Move>,
     /// Directory and name of every entry that now leads somewhere else.
     pub names: Vec<(NodeId, String)>,
     /// Files whose bytes the vault has taken back, of old generations too: whoever holds them open reads
@@ -86,6 +93,19 @@ pub(super) struct Published {
     pub(super) changed: Vec<(u32, bool)>,
     /// Nodes whose bytes are gone.
     withdrawn: Vec<NodeId>,
+    /// The generation that was current before, and the one that is now.
+    pub(super) before: Arc<Generation>,
+    pub(super) now: Arc<Generation>,
+    /// What was in the directory of the one before.
+    leavings: Vec<Move>,
+}
+
+/// The one delivery that shows the view.
+#[derive(Clone)]
+pub(super) struct Listener {
+    announcements: mpsc::Sender<Announcement>,
+    /// It moves the names itself.
+    stages: bool,
 }
 
 impl Batch {
@@ -199,9 +219,14 @@ impl View {
             touched.iter().flat_map(|planned| planned.nodes.iter().copied()).collect();
         // As readers saw it, before bytes go.
         let shown_before = self.shown_of(&before, &nodes);
+        let staged = !changes.is_empty() && self.is_staged();
+        let leavings = if staged { self.leavings(&before) } else { Vec::new() };
         let published = match changes.is_empty() {
             true => Ok(()),
             false => self.generations_mut(|generations| {
+                if staged {
+                    generations.hold_names();
+                }
                 generations.publish(
                     layout,
                     changes.into_values().collect(),
@@ -227,7 +252,8 @@ impl View {
             .zip(shown)
             .filter(|(_, (before, now))| *before || *now)
             .map(|(node, (before, now))| (node, before != now));
-        Ok(Published { changed: changed.collect(), withdrawn: self.withdrawn_nodes(&gone) })
+        let (changed, withdrawn) = (changed.collect(), self.withdrawn_nodes(&gone));
+        Ok(Published { changed, withdrawn, before, now, leavings })
     }
 
     fn shown_of(&self, generation: &Generation, nodes: &[u32]) -> Vec<bool> {
@@ -239,9 +265,28 @@ impl View {
 
     /// Announcements of new generations, for the one delivery that shows the view.
     pub fn subscribe(&self) -> mpsc::Receiver<Announcement> {
-        let (sender, receiver) = mpsc::channel(LAG);
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        self.listen(false)
+    }
+
+    /// The same for a delivery that moves the names by itself: until it says [`View::move_names`], or has had
+    /// its time, they lead where they did.
+    pub fn subscribe_staged(&self) -> mpsc::Receiver<Announcement> {
+        self.listen(true)
+    }
+
+    fn listen(&self, stages: bool) -> mpsc::Receiver<Announcement> {
+        let (announcements, receiver) = mpsc::channel(LAG);
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Listener { announcements, stages });
         receiver
+    }
+
+    fn is_staged(&self) -> bool {
+        self.listener().is_some_and(|one| one.stages && !one.announcements.is_closed())
+    }
+
+    fn listener(&self) -> Option<Listener> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells of changed files and whether each came or went, and of nodes that have no bytes any more.
@@ -249,18 +294,25 @@ impl View {
     /// # Errors
     /// The delivery has not shown it in time.
     pub(super) async fn announce(&self, published: Published) -> Result<()> {
-        let Published { changed, withdrawn } = published;
-        if changed.is_empty() && withdrawn.is_empty() {
-            return Ok(());
-        }
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(listener) = listener else { return Ok(()) };
+        let birth = published.now.birth;
+        let told = self.tell(published).await;
+        // Shown or not: whoever looks a name up from now on finds the new generation.
+        self.move_names(birth);
+        told
+    }
+
+    async fn tell(&self, mut published: Published) -> Result<()> {
+        let leavings = std::mem::take(&mut published.leavings);
+        let moves = if self.is_staged() { self.moves(&published) } else { Vec::new() };
+        let Published { changed, withdrawn, before, now, .. } = published;
+        let replaced = before.birth != now.birth;
+        let Some(Listener { announcements, .. }) = self.listener() else { return Ok(()) };
         let tree = &self.plan.tree;
         let nodes = changed.iter().filter_map(|(node, moved)| Some((tree.node(*node)?, *moved)));
         let names = match tree.layout {
-            Layout::Atomic if changed.is_empty() => Vec::new(),
+            Layout::Atomic if !replaced => Vec::new(),
             Layout::Atomic => {
-                let directory = self.generations().current.directory.clone();
+                let directory = now.directory.clone();
                 // Links at the top come and go with their files.
                 let links = nodes
                     .filter(|(node, moved)| *moved && node.parent == GENERATION)
@@ -277,9 +329,14 @@ impl View {
                 .map(|node| (NodeId { birth: 0, index: node.parent }, node.name.to_string()))
                 .collect(),
         };
+        if names.is_empty() && withdrawn.is_empty() {
+            return Ok(());
+        }
         let (shown, told) = oneshot::channel();
         let show = async {
-            if listener.send(Announcement { names, withdrawn, shown }).await.is_ok() {
+            let announcement =
+                Announcement { birth: now.birth, moves, leavings, names, withdrawn, shown };
+            if announcements.send(announcement).await.is_ok() {
                 let _ = told.await;
             }
         };

@@ -2,7 +2,7 @@
 //!
 //! Every method of the trait is here, since the crate's defaults warn and answer ENOSYS, which the
 //! kernel takes for final in several cases. Nothing here may block: OPEN of an unfilled file moves its
-//! reply into a task.
+//! reply into a task. Nothing can be written, but for the operations that the [`Gate`] expects.
 
 use std::ffi::OsStr;
 use std::panic::AssertUnwindSafe;
@@ -21,6 +21,7 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use super::Options;
+use super::announce::gate::{Gate, Operation};
 use super::audit::Audit;
 use super::failures::Failures;
 use super::notifier::Notices;
@@ -46,6 +47,7 @@ pub(super) struct Handler {
     pub(super) view: Arc<View>,
     pub(super) options: Options,
     pub(super) notices: Notices,
+    pub(super) gate: Arc<Gate>,
     pub(super) openings: Openings,
     pub(super) failures: Failures,
     /// Ends with the session.
@@ -70,6 +72,23 @@ impl Handler {
             };
             openings.answer(opening, outcome);
         });
+    }
+
+    /// Whether the request is the operation that is announced; else it is a write like any other.
+    fn admit(&self, request: &Request, operation: Option<Operation>) -> Option<Option<Attr>> {
+        self.gate.admit(request.pid(), &operation?)
+    }
+
+    /// Answers what the announcing thread creates, and refuses everything else.
+    fn create_announced(&self, request: &Request, operation: Option<Operation>, reply: ReplyEntry) {
+        match self.admit(request, operation).flatten() {
+            Some(attr) => self.entry(attr, reply),
+            None => reply.error(Errno::EROFS),
+        }
+    }
+
+    fn entry(&self, attr: Attr, reply: ReplyEntry) {
+        reply.entry(&TTL, &attributes(attr, &self.options), Generation(0));
     }
 
     /// The errno of what cannot be served, and a word in the log.
@@ -109,7 +128,13 @@ impl Handler {
         }
         let from = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
         // What an entry is told with is where the next one begins.
-        self.view.list(directory, from, |at, name, attr| each(at as u64 + 3, name, attr))
+        let mut each = |at: usize, name: &str, attr| each(at as u64 + 3, name, attr);
+        self.view.list(directory, from, |at, name, attr| match self.gate.listed(directory, name) {
+            None => each(at, name, attr),
+            Some(Some(attr)) => each(at, name, attr),
+            // It goes, or has yet to come.
+            Some(None) => true,
+        })
     }
 }
 
@@ -155,6 +180,11 @@ pub(super) fn opened(cache: FuseCache) -> FopenFlags {
     }
 }
 
+/// Names of the plan are text.
+fn text(name: &OsStr) -> Option<String> {
+    name.to_str().map(str::to_owned)
+}
+
 /// Methods that always answer the same.
 macro_rules! refuse {
     ($($errno:ident: $name:ident($($arg:ty),*) $reply:ty;)*) => {$(
@@ -188,13 +218,22 @@ impl Filesystem for Handler {
         if name.len() > MAX_NAME as usize {
             return reply.error(Errno::ENAMETOOLONG);
         }
+        if let Some(leads) = self.gate.lookup(request.pid(), node(parent), name) {
+            return match leads {
+                // As it is by now, if it can be had.
+                Some(attr) => self.entry(self.view.attr(attr.id).unwrap_or(attr), reply),
+                None => reply.error(Errno::ENOENT),
+            };
+        }
         // Names of the plan are text; any other name is not there.
         let found = match name.to_str() {
             Some(name) => self.view.lookup(node(parent), name),
             None => Ok(None),
         };
         match found {
-            Ok(Some(attr)) => reply.entry(&TTL, &attributes(attr, &self.options), Generation(0)),
+            Ok(Some(attr)) => self.entry(attr, reply),
+            // Names of this kind come with a rotation; nobody is to remember that they were not there.
+            Ok(None) if name.as_encoded_bytes().starts_with(b"..") => reply.error(Errno::ENOENT),
             Ok(None) => match self.view.attr(NodeId::ROOT) {
                 // Inode 0 says "not there, and you may remember it".
                 Ok(any) => {
@@ -214,7 +253,15 @@ impl Filesystem for Handler {
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.view.attr(node(ino)) {
-            Ok(attr) => reply.attr(&TTL, &attributes(attr, &self.options)),
+            Ok(attr) => {
+                let replaced = self.view.is_replaced(attr.id);
+                let mut attr = attributes(attr, &self.options);
+                if replaced {
+                    // As of a file that was removed: a watch on it ends when its last holder closes it.
+                    attr.nlink = 0;
+                }
+                reply.attr(&TTL, &attr);
+            }
             Err(why) => reply.error(self.failed("getattr", request, node(ino), why)),
         }
     }
@@ -411,18 +458,75 @@ impl Filesystem for Handler {
         reply.error(if self.options.xattr { Errno::EROFS } else { NO_ATTRIBUTES });
     }
 
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let operation = text(name)
+            .zip(text(target.as_os_str()))
+            .map(|(name, target)| Operation::Link { directory: node(parent), name, target });
+        self.create_announced(request, operation, reply);
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
+        let regular = mode & libc::S_IFMT == libc::S_IFREG;
+        let operation = text(name)
+            .filter(|_| regular)
+            .map(|name| Operation::File { directory: node(parent), name });
+        self.create_announced(request, operation, reply);
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let plain = parent == new_parent && flags.is_empty();
+        let operation = text(name)
+            .zip(text(new_name))
+            .filter(|_| plain)
+            .map(|(from, to)| Operation::Rename { directory: node(parent), from, to });
+        match self.admit(request, operation) {
+            Some(_) => reply.ok(),
+            None => reply.error(Errno::EROFS),
+        }
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let directory = node(parent);
+        let operation = text(name).map(|name| Operation::Unlink { directory, name });
+        match self.admit(request, operation) {
+            Some(_) => reply.ok(),
+            None => reply.error(Errno::EROFS),
+        }
+    }
+
     refuse! {
         EROFS: setattr(
             INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>,
             Option<TimeOrNow>, Option<SystemTime>, Option<FileHandle>, Option<SystemTime>,
             Option<SystemTime>, Option<SystemTime>, Option<BsdFileFlags>
         ) ReplyAttr;
-        EROFS: mknod(INodeNo, &OsStr, u32, u32, u32) ReplyEntry;
         EROFS: mkdir(INodeNo, &OsStr, u32, u32) ReplyEntry;
-        EROFS: unlink(INodeNo, &OsStr) ReplyEmpty;
         EROFS: rmdir(INodeNo, &OsStr) ReplyEmpty;
-        EROFS: symlink(INodeNo, &OsStr, &Path) ReplyEntry;
-        EROFS: rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags) ReplyEmpty;
         EROFS: link(INodeNo, INodeNo, &OsStr) ReplyEntry;
         EROFS: create(INodeNo, &OsStr, u32, u32, i32) ReplyCreate;
         EROFS: write(

@@ -1,14 +1,14 @@
 //! Making, finding and ending mounts.
 //!
 //! As root the mount is made by us, detached, and appears at its directory only when it is served.
-//! Its superblock stays read-write (a rotation is later announced by a rename of our own); the mount
-//! that everybody sees is read-only. A plain user's mount is made by fusermount3. Nothing here asks the
+//! Its superblock stays read-write (a rotation is announced by operations of our own, through a copy of
+//! the mount that is in no table); the mount that everybody sees is read-only. A plain user's mount is made by fusermount3. Nothing here asks the
 //! mounted filesystem itself: the kernel's mount table tells whose a mount is, and cannot hang.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,14 @@ use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, open, statx};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    open_tree,
 };
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::path::Arg;
 
 use super::Options;
 use crate::error::{Code, Error, Result, printable};
@@ -282,6 +284,57 @@ pub(super) fn buried(dir: &Path, mount: &Found) -> Result<bool> {
     Ok(topmost(&table()?, dir, Some(mount.id.into())).as_ref() == Some(mount))
 }
 
+/// The root of our mount, writable; for a short time, since a plain user's mount is in use meanwhile.
+///
+/// Fails where the path does not lead to our mount: it was moved or unmounted, or another one hides it. It
+/// asks no filesystem anything but the directories on the way.
+pub(super) fn writable(dir: &Path, mount: &Found) -> io::Result<OwnedFd> {
+    let elsewhere = || io::Error::other("the path does not lead to this mount");
+    if found(dir).ok().flatten().as_ref() != Some(mount) {
+        return Err(elsewhere());
+    }
+    if !privileged() {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = open(dir, flags, Mode::empty())?;
+        // Between the two looks another may have taken its place.
+        let known = known(&root, "", AtFlags::EMPTY_PATH)?;
+        let same = mnt_id(&known) == Some(mount.id.into()) && is_on(&known, mount);
+        return if same { Ok(root) } else { Err(elsewhere()) };
+    }
+    // A copy is a mount of its own, without a place: the public one stays as it is, and can be unmounted.
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW
+        | OpenTreeFlags::AT_NO_AUTOMOUNT;
+    let root = open_tree(CWD, dir, flags)?;
+    if !is_on(&known(&root, "", AtFlags::EMPTY_PATH)?, mount) {
+        return Err(elsewhere());
+    }
+    let change = libc::mount_attr {
+        attr_set: 0,
+        attr_clr: libc::MOUNT_ATTR_RDONLY,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the descriptor is open, the text ends with a zero, and the size is that of the structure.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            root.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const change,
+            size_of_val(&change),
+        )
+    };
+    if result == 0 { Ok(root) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether it is on the device of the mount.
+fn is_on(known: &Statx, mount: &Found) -> bool {
+    *format!("{}:{}", known.stx_dev_major, known.stx_dev_minor).as_bytes() == *mount.device
+}
+
 fn table() -> Result<Vec<u8>> {
     std::fs::read("/proc/self/mountinfo").map_err(|error| {
         Error::new(Code::Local, format!("cannot read the mount table: {}", error.kind()))
@@ -291,9 +344,16 @@ fn table() -> Result<Vec<u8>> {
 /// Number of the mount that the path leads to, where the kernel tells it (5.8). The table's order does
 /// not: a mount may have been moved over a younger one, or be hidden by one on a parent directory.
 fn reached(dir: &Path) -> Option<u64> {
-    // Nothing is wanted but what the kernel knows by itself: the mount's server is not asked.
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
-    let known = statx(CWD, dir, flags, StatxFlags::empty()).ok()?;
+    mnt_id(&known(CWD, dir, AtFlags::SYMLINK_NOFOLLOW).ok()?)
+}
+
+/// What the kernel knows by itself: the mount's server is not asked.
+fn known(at: impl AsFd, path: impl Arg, flags: AtFlags) -> rustix::io::Result<Statx> {
+    let flags = flags | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    statx(at, path, flags, StatxFlags::empty())
+}
+
+fn mnt_id(known: &Statx) -> Option<u64> {
     (known.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(known.stx_mnt_id)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A notification can block for as long as a request in the same directory or inode is pending, so
 //! it is never sent from a session thread or a tokio worker, and never with a lock held. One about a
-//! name blocks while anybody lists its directory, and a lister can take as long as it wants (its buffer
+//! name blocks while anybody lists its directory (so does an operation of our own there), and a lister can take as long as it wants (its buffer
 //! may be slow memory): OPENs, which wait for notifications about inodes, must not wait for that.
 
 use std::ffi::OsString;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use fuser::{INodeNo, Notifier};
 use tokio::sync::{mpsc, oneshot};
 
+use super::announce::Announcer;
 use super::translate::inode;
 use crate::error::{Code, Error, Result};
 use crate::view::Announcement;
@@ -84,7 +85,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn serve(self, notifier: Notifier) -> std::io::Result<()> {
+    pub(super) fn serve(self, notifier: Notifier, mut announcer: Announcer) -> std::io::Result<()> {
         let Queue { mut inodes, mut announcements } = self;
         let names = notifier.clone();
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
@@ -95,7 +96,7 @@ impl Queue {
         })?;
         thread("akvfs-names").spawn(move || {
             while let Some(told) = announcements.blocking_recv() {
-                forget_names(&names, told);
+                pass_on(&names, &mut announcer, told);
             }
         })?;
         Ok(())
@@ -113,13 +114,13 @@ fn forget_attributes(notifier: &Notifier, told: Attributes) {
     let _ = done.send(());
 }
 
-fn forget_names(notifier: &Notifier, told: Announcement) {
-    for (parent, name) in told.names {
-        logged(notifier.inval_entry(inode(parent), &OsString::from(name)));
-    }
-    for file in told.withdrawn {
+fn pass_on(notifier: &Notifier, announcer: &mut Announcer, told: Announcement) {
+    for file in &told.withdrawn {
         // Pages and attributes: who holds the file open asks again, and is refused.
-        logged(notifier.inval_inode(inode(file), 0, 0));
+        logged(notifier.inval_inode(inode(*file), 0, 0));
+    }
+    for (parent, name) in announcer.announce(&told) {
+        logged(notifier.inval_entry(inode(parent), &OsString::from(name)));
     }
     let _ = told.shown.send(());
 }

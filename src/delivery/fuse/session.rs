@@ -10,6 +10,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::Options;
+use super::announce::gate::Gate;
+use super::announce::{Announcer, Place};
 use super::audit::{self, Audit, Tally};
 use super::failures::Failures;
 use super::handler::{Handler, opened};
@@ -50,18 +52,20 @@ pub(super) fn start(
     let audit =
         audit.map(|audit| audit::start(audit, &dir, answers.clone(), &runtime)).transpose()?;
     let tally = audit.as_ref().map(Audit::tally);
-    let serve = |device, acl| serve(&view, &options, &runtime, device, acl, (answers, audit));
+    let place = Place::default();
+    let serve =
+        |device, acl| serve(&view, &options, &runtime, device, acl, (answers, audit), &place);
     if mountpoint::privileged() {
         let (device, detached) = mountpoint::detached(&options.source)?;
         let ended = serve(device, SessionACL::All)?;
         // Shown last: whoever sees the mount finds it served.
         detached.attach(&dir)?;
-        return Mounted::new(view.clone(), dir, ended, &options, tally);
+        return Mounted::new(view.clone(), dir, ended, &options, tally, &place);
     }
     let device = mountpoint::by_helper(&dir, &options)?;
     let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     serve(device, acl)
-        .and_then(|ended| Mounted::new(view.clone(), dir.clone(), ended, &options, tally))
+        .and_then(|ended| Mounted::new(view.clone(), dir.clone(), ended, &options, tally, &place))
         .inspect_err(|_| {
             // The helper's mount is there already, and nobody serves it.
             let _ = mountpoint::detach(&dir);
@@ -76,8 +80,11 @@ fn serve(
     device: OwnedFd,
     acl: SessionACL,
     (answers, audit): (Answers, Option<Audit>),
+    place: &Place,
 ) -> Result<watch::Receiver<Option<Result<()>>>> {
     let (notices, queue) = Notices::queue();
+    let gate = Arc::new(Gate::default());
+    let announcer = Announcer::new(view.clone(), gate.clone(), place.clone());
     let handler = Handler {
         view: view.clone(),
         options: options.clone(),
@@ -85,6 +92,7 @@ fn serve(
         failures: answers.failures.clone(),
         openings: Openings::new(answers, audit.as_ref().map(Audit::auditor)),
         _audit: audit,
+        gate,
         runtime: runtime.clone(),
         shared: acl == SessionACL::All,
     };
@@ -97,13 +105,13 @@ fn serve(
     let session = Session::from_fd(handler, device, acl, config)
         .map_err(|error| failed("the FUSE handshake failed", &error))?;
     let threads = |error| failed("threads cannot be started", &error);
-    queue.serve(session.notifier()).map_err(threads)?;
+    queue.serve(session.notifier(), announcer).map_err(threads)?;
     let (sender, ended) = watch::channel(None);
     std::thread::Builder::new()
         .name("akvfs-session".to_owned())
         .spawn(move || sender.send(Some(outcome(session.run()))))
         .map_err(threads)?;
-    let announcements = view.subscribe();
+    let announcements = view.subscribe_staged();
     let mut end = ended.clone();
     runtime.spawn(async move {
         tokio::select! {
@@ -133,10 +141,13 @@ impl Mounted {
         ended: watch::Receiver<Option<Result<()>>>,
         options: &Options,
         audit: Option<Arc<Tally>>,
+        place: &Place,
     ) -> Result<Self> {
         let mount = mountpoint::found(&dir)?.filter(|mount| mount.ours).ok_or_else(|| {
             Error::new(Code::Local, format!("the mount at {} is gone already", dir.display()))
         })?;
+        // From now on rotations can be announced through it.
+        let _ = place.set((dir.clone(), mount.clone()));
         Ok(Self { view, dir, mount, ended, open_timeout: options.open_timeout, audit })
     }
 

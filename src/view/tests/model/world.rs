@@ -127,7 +127,7 @@ impl World {
         vault.view.set(Arc::downgrade(&view)).unwrap();
         view.resolve(soon()).await.unwrap();
         let announced: Arc<Mutex<Vec<_>>> = Arc::default();
-        let mut announcements = view.subscribe();
+        let mut announcements = view.subscribe_staged();
         let told = announced.clone();
         tokio::spawn(async move {
             while let Some(one) = announcements.recv().await {

@@ -1,0 +1,177 @@
+//! The thread that writes to our own mount.
+//!
+//! It waits for answers of this very process, in the kernel, where nothing can interrupt it once a
+//! session thread has taken the request. If the process is killed then, the answer never comes, and the
+//! connection would not end either while a thread keeps the process's open files, the FUSE device among
+//! them. So this thread has a table of open files of its own, with nothing in it but what it opened.
+//!
+//! Whoever holds a directory (a lister whose buffer is slow memory, say) keeps it waiting for as long. So
+//! nobody waits for it longer than agreed; it is not used until it comes back.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::time::Instant;
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, mknodat, openat2, renameat, statat, symlinkat,
+    unlinkat,
+};
+
+use super::gate::Operation;
+
+type Job = Box<dyn FnOnce(&mut Option<Tree>) + Send>;
+
+/// Why an operation was not made.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The kernel says so.
+    Refused(io::Error),
+    /// It is still being made.
+    Late,
+    /// It was not tried.
+    Because(&'static str),
+}
+
+impl Failed {
+    pub(super) fn because(why: &'static str) -> Self {
+        Self::Because(why)
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self, Self::Late)
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => write!(f, "the kernel refuses it ({error})"),
+            Self::Late => f.write_str("somebody holds a directory of the tree"),
+            Self::Because(why) => f.write_str(why),
+        }
+    }
+}
+
+/// The thread, from outside. It ends when this is dropped.
+pub(super) struct Hand {
+    jobs: SyncSender<Job>,
+    /// The job that it was not waited for.
+    late: Option<Receiver<io::Result<()>>>,
+}
+
+impl Hand {
+    pub(super) fn new() -> io::Result<Self> {
+        // One job, and letting go after it.
+        let (jobs, queue) = mpsc::sync_channel::<Job>(2);
+        let (ready, started) = mpsc::sync_channel(1);
+        std::thread::Builder::new().name("akvfs-announce".to_owned()).spawn(move || {
+            let alone = own_files();
+            let go_on = alone.is_ok();
+            let _ = ready.send(alone);
+            let mut tree = None;
+            while let Some(job) = queue.recv().ok().filter(|_| go_on) {
+                job(&mut tree);
+            }
+        })?;
+        started.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
+        Ok(Self { jobs, late: None })
+    }
+
+    /// Has something done, and waits for it until `limit`.
+    pub(super) fn run(
+        &mut self,
+        limit: Instant,
+        work: impl FnOnce(&mut Option<Tree>) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), Failed> {
+        if self.is_busy() {
+            return Err(Failed::Late);
+        }
+        let (done, answer) = mpsc::sync_channel(1);
+        let job: Job = Box::new(move |tree| drop(done.send(work(tree))));
+        if self.jobs.try_send(job).is_err() {
+            return Err(Failed::Late);
+        }
+        match answer.recv_timeout(limit.saturating_duration_since(Instant::now())) {
+            Ok(result) => result.map_err(Failed::Refused),
+            Err(RecvTimeoutError::Timeout) => {
+                self.late = Some(answer);
+                Err(Failed::Late)
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Failed::because("its thread is gone")),
+        }
+    }
+
+    /// Closes the tree: whoever unmounts must find nobody in it. Not waited for: at once, or right after
+    /// the job that is late.
+    pub(super) fn let_go(&mut self) {
+        let _ = self.jobs.try_send(Box::new(|tree| *tree = None));
+    }
+
+    fn is_busy(&mut self) -> bool {
+        let answered = |late: &Receiver<_>| !matches!(late.try_recv(), Err(TryRecvError::Empty));
+        self.late.take_if(|late| answered(late));
+        self.late.is_some()
+    }
+}
+
+/// Gives this thread its own, empty table of open files, but for the standard three.
+fn own_files() -> io::Result<()> {
+    // SAFETY: what is closed is closed in a copy that only this thread has, and it uses nothing of it.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Our tree, writable; of the hand alone.
+pub(super) struct Tree {
+    root: OwnedFd,
+    /// The directory that was used last.
+    folder: Option<(String, OwnedFd)>,
+}
+
+impl Tree {
+    pub(super) fn new(root: OwnedFd) -> Self {
+        Self { root, folder: None }
+    }
+
+    /// Looks a name up that is not there.
+    pub(super) fn look_up(&self, name: &str) {
+        let _ = statat(&self.root, name, AtFlags::SYMLINK_NOFOLLOW);
+    }
+
+    /// Makes the operation in the directory of this path.
+    pub(super) fn perform(&mut self, folder: &str, operation: &Operation) -> io::Result<()> {
+        let directory = self.directory(folder)?;
+        match operation {
+            Operation::Link { name, target, .. } => symlinkat(target, directory, name),
+            Operation::File { name, .. } => {
+                // The mode is ours to tell, when the kernel asks.
+                mknodat(directory, name, FileType::RegularFile, Mode::RUSR, 0)
+            }
+            Operation::Rename { from, to, .. } => renameat(directory, from, directory, to),
+            Operation::Unlink { name, .. } => unlinkat(directory, name, AtFlags::empty()),
+        }
+        .map_err(io::Error::from)
+    }
+
+    fn directory(&mut self, path: &str) -> rustix::io::Result<BorrowedFd<'_>> {
+        use std::os::fd::AsFd;
+        if path.is_empty() {
+            return Ok(self.root.as_fd());
+        }
+        if self.folder.as_ref().is_none_or(|(last, _)| last != path) {
+            // Somebody may have mounted something on a directory of ours.
+            let inside = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let opened = openat2(&self.root, path, flags, Mode::empty(), inside)?;
+            self.folder = Some((path.to_owned(), opened));
+        }
+        match &self.folder {
+            Some((_, folder)) => Ok(folder.as_fd()),
+            None => Err(rustix::io::Errno::NOENT),
+        }
+    }
+}
