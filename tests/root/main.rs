@@ -9,6 +9,7 @@ mod canary;
 mod support;
 
 mod airgap;
+mod announce;
 mod audit;
 mod azure;
 mod binary;

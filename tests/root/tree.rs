@@ -233,7 +233,7 @@ mount_test! {
 }
 
 /// Lists a directory into memory that never comes, and so holds the directory's lock.
-const ENDLESS_LISTER: &str = "
+pub const ENDLESS_LISTER: &str = "
 import ctypes, fcntl, mmap, os, platform, struct, sys
 libc = ctypes.CDLL(None)
 faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[platform.machine()], 0)
@@ -297,7 +297,7 @@ mount_test! {
 }
 
 /// A child that must not outlive the test, or the mount could not be taken away.
-struct Killed(Child);
+pub struct Killed(pub Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {

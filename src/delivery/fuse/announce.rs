@@ -152,7 +152,14 @@ impl Announcer {
         }
         let rename = Operation::Rename { directory, from: first.to_owned(), to: one.name.clone() };
         let renamed = vec![(first.to_owned(), Effect::Leads(None)), (one.name.clone(), leads)];
-        self.perform(one, rename, None, renamed, limit)
+        let renamed = self.perform(one, rename, None, renamed, limit);
+        if renamed.as_ref().is_err_and(|error| !error.is_late()) {
+            // Something is mounted on the name, say.
+            let name = first.to_owned();
+            let unlink = Operation::Unlink { directory, name: name.clone() };
+            self.perform(one, unlink, None, vec![(name, Effect::Leads(None))], limit)?;
+        }
+        renamed
     }
 
     /// Takes the files out of the directory that was replaced, for who watches one of them. They stay there
