@@ -1,10 +1,10 @@
 //! What watchers see of a rotation in a mounted tree, and that nobody else can make them see anything.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use akvfs::delivery::fuse;
 use akvfs::view::Layout;
 
 use super::files::watch::Watch;
-use super::support::{Fake, Tree, eventually, is_root, run, scale, table};
+use super::support::{Fake, MARKER, Tree, end_with_thread, eventually, is_root, run, scale, table};
 use super::tree::{ENDLESS_LISTER, Killed};
 
 const ENOENT: i32 = 2;
@@ -247,7 +247,7 @@ mount_test! {
         for layout in [Layout::Atomic, Layout::Flat] {
             let tree = Tree::new(&vault, layout, &["one", "two"]);
             let place = Writable::new(&tree);
-            (tree.read("one"), tree.read("two"));
+            ["one", "two"].iter().for_each(|name| drop(tree.read(name)));
             assert!(attack(&place.1) >= 5);
             let watch = Watch::new(tree.dir());
             let (stop, refused) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -379,7 +379,7 @@ root_test! {
     fn a_file_that_another_is_mounted_on_does_not_keep_the_others_from_being_announced() {
         let vault = Fake::new(&[("one", b"1"), ("two", b"1")]);
         let tree = Tree::new(&vault, Layout::Flat, &["one", "two"]);
-        (tree.read("one"), tree.read("two"));
+        ["one", "two"].iter().for_each(|name| drop(tree.read(name)));
         let over = tempfile::NamedTempFile::new().unwrap();
         run("mount", &["--bind", over.path().to_str().unwrap(), tree.path("one").to_str().unwrap()]);
         let watch = Watch::new(tree.dir());
@@ -442,7 +442,7 @@ root_test! {
     fn a_lister_that_never_ends_holds_the_announcement_and_not_the_readers() {
         let vault = Fake::new(&[("one", b"first"), ("two", b"second")]);
         let tree = Tree::new(&vault, Layout::Atomic, &["one", "two"]);
-        (tree.read("one"), tree.read("two"));
+        ["one", "two"].iter().for_each(|name| drop(tree.read(name)));
         let lister = hold(tree.dir());
         vault.rotate("one", b"changed");
         assert_eq!(tree.refresh().changed, ["one"]);
@@ -460,5 +460,53 @@ root_test! {
         });
         assert_eq!(tree.read("one"), b"again");
         assert!(!tree.path("..data_tmp").is_symlink());
+    }
+}
+
+root_test! {
+    fn a_server_that_is_killed_while_it_announces_is_gone_and_its_readers_are_told() {
+        for round in 0..20 * scale() {
+            let mut server = Command::new("/proc/self/exe");
+            server
+                .args(["announce::rotating_for_ever", "--exact", "--ignored", "--nocapture"])
+                .env(MARKER, "a server to be killed")
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null());
+            let mut server = Killed(end_with_thread(&mut server).spawn().unwrap());
+            let mut said = BufReader::new(server.0.stdout.take().unwrap()).lines();
+            let dir = said.find_map(|line| line.unwrap().strip_prefix(PLACE).map(PathBuf::from));
+            let dir = dir.unwrap();
+            let watch = Watch::new(&dir);
+            eventually("a rotation", || !watch.events().is_empty());
+            // It is at some other step each time.
+            std::thread::sleep(Duration::from_micros(1700 * u64::try_from(round % 20).unwrap()));
+            server.0.kill().unwrap();
+            eventually("the end of the server", || server.0.try_wait().unwrap().is_some());
+            // ENOTCONN: nobody waits for an answer that never comes.
+            let refused = fs::read_dir(&dir).unwrap_err().raw_os_error();
+            assert_eq!(refused, Some(107));
+            drop(watch);
+            run("umount", &["--lazy", dir.to_str().unwrap()]);
+            fs::remove_dir(dir).unwrap();
+        }
+    }
+}
+
+const PLACE: &str = "the tree is at ";
+
+/// The inside of the test above.
+#[test]
+#[ignore = "run by another test, until it is killed"]
+fn rotating_for_ever() {
+    assert_eq!(std::env::var(MARKER).unwrap(), "a server to be killed");
+    let names: Vec<String> = (0..200).map(|n| format!("name{n}")).collect();
+    let objects: Vec<&str> = names.iter().map(String::as_str).collect();
+    let vault = Fake::new(&[("name0", b"value")]);
+    let tree = Tree::new(&vault, Layout::Atomic, &objects);
+    tree.read("name0");
+    println!("\n{PLACE}{}", tree.dir().display());
+    loop {
+        vault.rotate("name0", b"another value");
+        assert!(!tree.refresh().changed.is_empty());
     }
 }
