@@ -9,6 +9,7 @@ mod runs;
 mod schedule;
 mod separate;
 mod shown;
+mod staged;
 
 use std::collections::HashMap;
 use std::future::pending;
