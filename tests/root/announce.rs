@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -339,7 +340,7 @@ root_test! {
         assert_eq!(tree.read("one"), b"first");
         // Hidden by another filesystem.
         let inside = fs::File::open(dir).unwrap();
-        let reached = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&inside));
+        let reached = format!("/proc/self/fd/{}", inside.as_raw_fd());
         let ours = Watch::new(Path::new(&reached));
         run("mount", &["-t", "tmpfs", "tmpfs", dir]);
         let stranger = Watch::new(tree.dir());
@@ -391,6 +392,31 @@ root_test! {
         assert_eq!((tree.read("two"), fs::read(over.path()).unwrap()), (b"2".to_vec(), Vec::new()));
         eventually("the new version", || tree.read("one") == b"2");
         assert!(!tree.path("..akvfs_tmp").exists());
+    }
+}
+
+root_test! {
+    fn a_directory_that_another_is_mounted_on_is_not_written_to() {
+        let vault = Fake::new(&[("one", b"1"), ("two", b"1")]);
+        let tree = Tree::new(&vault, Layout::Flat, &["one=dir/one", "two"]);
+        ["dir/one", "two"].iter().for_each(|name| drop(tree.read(name)));
+        let dir = tree.path("dir");
+        let inside = fs::File::open(&dir).unwrap();
+        let ours = PathBuf::from(format!("/proc/self/fd/{}", inside.as_raw_fd()));
+        let watches = [Watch::new(tree.dir()), Watch::new(&ours)];
+        run("mount", &["-t", "tmpfs", "tmpfs", dir.to_str().unwrap()]);
+        fs::write(dir.join("one"), "a stranger's").unwrap();
+        let stranger = Watch::new(&dir);
+        vault.rotate("one", b"2");
+        vault.rotate("two", b"2");
+        assert_eq!(tree.refresh().changed.len(), 2);
+        // Below, where nobody in this namespace sees it, it is announced as ever.
+        assert_eq!(watches[0].events().last().unwrap(), "to two");
+        assert_eq!(watches[1].events().last().unwrap(), "to one");
+        assert_eq!(fs::read(ours.join("one")).unwrap(), b"2");
+        assert_eq!((stranger.events(), tree.read("dir/one")), (Vec::new(), b"a stranger's".to_vec()));
+        run("umount", &[dir.to_str().unwrap()]);
+        assert_eq!(tree.read("dir/one"), b"2");
     }
 }
 

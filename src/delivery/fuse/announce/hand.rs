@@ -10,13 +10,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::time::Instant;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, mknodat, openat2, renameat, statat, symlinkat,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, StatxFlags, mknodat, openat, renameat, statat, statx,
+    symlinkat, unlinkat,
 };
 
 use super::gate::Operation;
@@ -157,21 +157,98 @@ impl Tree {
         .map_err(io::Error::from)
     }
 
-    fn directory(&mut self, path: &str) -> rustix::io::Result<BorrowedFd<'_>> {
-        use std::os::fd::AsFd;
+    fn directory(&mut self, path: &str) -> io::Result<BorrowedFd<'_>> {
         if path.is_empty() {
             return Ok(self.root.as_fd());
         }
         if self.folder.as_ref().is_none_or(|(last, _)| last != path) {
-            // Somebody may have mounted something on a directory of ours.
-            let inside = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let opened = openat2(&self.root, path, flags, Mode::empty(), inside)?;
-            self.folder = Some((path.to_owned(), opened));
+            self.folder = Some((path.to_owned(), self.below(path)?));
         }
         match &self.folder {
             Some((_, folder)) => Ok(folder.as_fd()),
-            None => Err(rustix::io::Errno::NOENT),
+            None => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    /// A directory of ours. (openat2 could do this in one step, and systemd's RestrictSUIDSGID= takes it
+    /// away.)
+    fn below(&self, path: &str) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let ours = device(self.root.as_fd())?;
+        let mut folder = self.root.try_clone()?;
+        for name in path.split('/') {
+            folder = openat(&folder, name, flags, Mode::empty())?;
+            // Somebody may have mounted something on it.
+            if device(folder.as_fd())? != ours {
+                return Err(io::Error::other("another filesystem is mounted on a directory of it"));
+            }
+        }
+        Ok(folder)
+    }
+}
+
+/// The filesystem that it is on, as the kernel knows without asking it.
+fn device(at: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let known = statx(at, "", flags, StatxFlags::empty())?;
+    Ok((known.stx_dev_major, known.stx_dev_minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_mounted_on_a_directory_is_not_entered() {
+        let tree = |path: &std::path::Path| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Tree::new(rustix::fs::open(path, flags, Mode::empty()).unwrap())
+        };
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
+        assert!(tree(dir.path()).directory("a/b").is_ok());
+        assert!(tree(dir.path()).directory("link/b").is_err());
+        assert!(tree(dir.path()).directory("a/c").is_err());
+        let error = tree(std::path::Path::new("/")).directory("proc").unwrap_err();
+        assert!(error.to_string().contains("another filesystem"), "{error}");
+    }
+
+    #[test]
+    fn a_job_that_hangs_is_waited_for_as_long_as_agreed_and_the_next_one_not_at_all() {
+        let mut hand = Hand::new().unwrap();
+        let soon = || Instant::now() + Duration::from_millis(20);
+        let far = || Instant::now() + Duration::from_secs(60);
+        let (go_on, wait) = mpsc::channel::<()>();
+        let hangs = move |_: &mut Option<Tree>| wait.recv().map_err(io::Error::other);
+        assert!(hand.run(soon(), hangs).unwrap_err().is_late());
+        for _ in 0..10 {
+            hand.let_go();
+            assert!(hand.run(far(), |_| Ok(())).unwrap_err().is_late());
+        }
+        go_on.send(()).unwrap();
+        let end = far();
+        while hand.run(far(), |_| Ok(())).is_err() {
+            assert!(Instant::now() < end, "it never came back");
+            std::thread::yield_now();
+        }
+        let refused = hand.run(far(), |_| Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(matches!(refused, Err(Failed::Refused(_))));
+        // A panic ends the thread, not the process; whoever asks is told.
+        assert!(hand.run(far(), |_| panic!("as the test says")).is_err());
+        assert!(hand.run(far(), |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn the_thread_keeps_none_of_the_process_s_files_open() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut hand = Hand::new().unwrap();
+        drop(writer);
+        // The end of the file: no copy of the other end is open.
+        let mut reader = reader;
+        assert_eq!(io::Read::read(&mut reader, &mut [0]).unwrap(), 0);
+        hand.run(Instant::now() + Duration::from_secs(60), |_| Ok(())).unwrap();
     }
 }
