@@ -25,10 +25,12 @@ use self::hand::{Failed, Hand, Tree};
 use super::mountpoint::Found;
 use crate::view::{Announcement, Attr, Kind, Move, NodeId, View};
 
+/// One operation gets this long. It takes microseconds, unless somebody holds the directory.
+const STEP: Duration = Duration::from_secs(2);
 /// All names of a rotation are moved in this time, or not by us.
-const SWAP: Duration = Duration::from_secs(2);
+const SWAP: Duration = Duration::from_secs(10);
 /// Then the files of the old directory go in this time, or stay.
-const TIDY: Duration = Duration::from_millis(1500);
+const TIDY: Duration = Duration::from_secs(5);
 /// What becomes `..data`, as with kubelet's writer.
 const NEW_DATA: &str = "..data_tmp";
 /// What becomes a file. No pattern for secrets' names matches it, and no plan has such a name.
@@ -87,7 +89,7 @@ impl Announcer {
         if self.view.shown_birth() >= announcement.birth {
             return Err(Failed::because("they came faster than they could be told"));
         }
-        self.reach(limit)?;
+        self.reach(Instant::now() + STEP)?;
         let frozen = announcement.moves.iter().map(|one| {
             let before = one.before.and_then(|id| self.view.outline(id));
             (one.directory, one.name.clone(), before)
@@ -186,6 +188,11 @@ impl Announcer {
         limit: Instant,
     ) -> Result<(), Failed> {
         let Some(hand) = &mut self.hand else { return Err(Failed::because("no thread")) };
+        let now = Instant::now();
+        if now >= limit {
+            return Err(Failed::because("there are too many names"));
+        }
+        let limit = limit.min(now + STEP);
         self.gate.expect(operation.clone(), answer, effects);
         let folder = one.folder.clone();
         let done = hand.run(limit, move |tree| match tree {
