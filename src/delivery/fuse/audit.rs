@@ -4,7 +4,7 @@
 //! the caller (who waits in the kernel meanwhile), writes the record, then answers. So neither a session
 //! thread nor a task waits for a disk. What cannot be written is counted, and the OPEN goes on as it would
 //! have; where the audit is required it fails with EIO instead. A sink that hangs holds nobody for longer
-//! than [`PATIENCE`], and while it hangs nobody new at all.
+//! than a few seconds, and while it hangs nobody new at all.
 
 mod caller;
 mod record;
