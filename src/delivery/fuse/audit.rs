@@ -221,7 +221,7 @@ impl Shared {
     fn facts(&self, waiting: &Waiting) -> Facts {
         let Waiting { opening, outcome, .. } = waiting;
         let view = &self.answers.view;
-        // What is taken away has a version still.
+        // What failed late was fetched all the same.
         let known = view.slot(opening.id).ok();
         let slot = outcome.as_ref().ok().or(known.as_ref());
         let who = opening.who.as_ref();
