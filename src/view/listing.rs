@@ -265,7 +265,7 @@ impl View {
         // Those that hold a value are asked about by themselves.
         told.took <= CONFIRM
             && absent.iter().any(|slot| {
-                self.holds_nothing(slot)
+                Self::holds_nothing(slot)
                     && missing.is_none_or(|missing| !missing.contains_key(&slot.object))
             })
     }
@@ -289,10 +289,10 @@ impl View {
         objects.collect()
     }
 
-    /// Whether nobody has read a value of the object that may still be read.
-    fn holds_nothing(&self, slot: &Slot) -> bool {
-        let unit = self.plan.objects.get(slot.object).map_or(slot.object, |planned| planned.unit);
-        slot.live().is_none() && !slot.in_flight() && self.ledger.held(unit, |_| true).is_empty()
+    /// Whether nobody has read a value under the name, or is about to. What an old node holds is looked
+    /// at when the name has gone.
+    fn holds_nothing(slot: &Slot) -> bool {
+        slot.live().is_none() && !slot.in_flight()
     }
 
     /// What follows from one list; returns what went wrong.
@@ -333,7 +333,7 @@ impl View {
             let since = known.missing.get(&slot.object).copied().unwrap_or(asked.instant);
             missing.insert(slot.object, since);
             let confirmed = asked.instant.saturating_duration_since(since) >= CONFIRM;
-            if confirmed && self.holds_nothing(&slot) {
+            if confirmed && Self::holds_nothing(&slot) {
                 batch.forget(slot.object);
             }
         }

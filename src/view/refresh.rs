@@ -248,18 +248,17 @@ impl View {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is to be asked about: what is filled, in whatever birth, what was taken away, and every history.
+    /// What is to be asked about: what is filled, what was taken away, and every history.
     fn units(&self) -> Vec<usize> {
         let current = self.generations().current.clone();
         let objects = self.plan.objects.iter().zip(&current.slots);
         let asked = objects.filter(|(planned, slot)| match planned.spec.position {
             Some(_) => planned.unit == slot.object,
             None => match slot.wanted {
+                Wanted::Version(_) => slot.content().is_some(),
                 Wanted::Withdrawn { .. } => true,
-                // A node of an earlier birth may have been opened since, and what it holds is the vault's.
-                _ => {
-                    slot.content().is_some() || !self.ledger.held(slot.object, |_| true).is_empty()
-                }
+                // Not listed any more; but somebody may have opened it just before.
+                Wanted::Nothing => !self.ledger.held(slot.object, |_| true).is_empty(),
             },
         });
         asked.map(|(_, slot)| slot.object).collect()

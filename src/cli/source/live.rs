@@ -65,6 +65,7 @@ impl Opened {
     /// # Errors
     /// The vault does not tell the names of a history by `deadline`, or they collide. A whole vault
     /// refuses all its lists, or cannot be one.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux has trees"))]
     pub(crate) async fn view(
         &self,
         layout: Layout,

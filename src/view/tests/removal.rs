@@ -95,21 +95,6 @@ async fn a_firewall_is_no_refusal_and_nobody_opened_is_nobody_refused() {
 }
 
 #[tokio::test]
-async fn what_was_opened_by_an_old_node_is_looked_at_too() {
-    let (fake, view) = view(Layout::Atomic);
-    let (id, old) = slot(&view, "b");
-    read(&view, "a").await.unwrap();
-    fake.set("a", Answer::Value(2));
-    view.refresh(soon()).await;
-    view.fill(&old, soon()).await.unwrap();
-    view.hold(id, &old);
-    assert_eq!(view.read(id, |bytes| bytes.len()), Ok(3));
-    fake.set("b", Answer::Fails(Code::Forbidden));
-    assert_eq!(view.refresh(soon()).await.changed, ["b"]);
-    assert_eq!(view.read(id, |_| ()), Err(NotServed::Refused(Code::Forbidden)));
-}
-
-#[tokio::test]
 async fn an_answer_on_its_way_does_not_bring_back_what_was_refused() {
     let (fake, view) = view(Layout::Atomic);
     // The first generation's slot of b stays empty, since a changes first.

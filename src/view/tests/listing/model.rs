@@ -69,8 +69,6 @@ struct Name {
     last: u32,
     unlisted: bool,
     shown: Shown,
-    /// By somebody who remembered an old node, when there was no value under its name.
-    opened: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +179,6 @@ impl World {
                 let current = walk(&self.view, &path(at)) == Some(id);
                 match (one.shown, was_empty) {
                     (Shown::Empty, true) if current => one.shown = Shown::Version(one.last),
-                    (Shown::Nothing | Shown::Empty, true) => one.opened = true,
                     _ => {}
                 }
             }
@@ -202,6 +199,10 @@ impl World {
             }
             names
         });
+        // What nobody can read any more when the refresh begins is not looked at.
+        let then = self.fake.clock.now() + Duration::from_secs(61);
+        self.view.generations_mut(|generations| generations.forget_old(then));
+        let held: Vec<bool> = (0..NAMES).map(|at| self.is_held(at)).collect();
         let before: Vec<_> = self.names.iter().map(|one| one.shown).collect();
         let done = super::refresh(&self.fake, &self.view).await;
         drop(self.view.subscribe());
@@ -211,14 +212,14 @@ impl World {
             let listed = one.version.is_some() && !one.unlisted;
             let looked_at = match one.shown {
                 Shown::Version(_) | Shown::TakenAway => true,
-                Shown::Nothing | Shown::Empty => one.opened,
+                // For those who hold an old node of it.
+                Shown::Nothing => held[at],
+                Shown::Empty => false,
             };
-            one.opened = false;
             let answer = one.version.map_or(Shown::TakenAway, Shown::Version);
             one.shown = match (one.shown, self.lists) {
                 // What the vault gives by itself is there, whatever is listed.
                 (_, _) if looked_at && one.version.is_some() => answer,
-                (Shown::Empty, _) if looked_at => answer,
                 (Shown::Empty | Shown::TakenAway, Lists::Good) if !listed => Shown::Nothing,
                 (Shown::Nothing, Lists::Good | Lists::Cut) if listed => Shown::Empty,
                 (_, _) if looked_at => answer,
@@ -235,6 +236,13 @@ impl World {
                 if visible(was) && visible(is) { was != is } else { visible(was) != visible(is) };
             assert_eq!(done.changed.contains(&path(at)), changed, "n{at}: {was:?}, {is:?}");
         }
+    }
+
+    /// Whether a value of it can be read, by whatever node.
+    fn is_held(&self, at: usize) -> bool {
+        let objects = self.view.plan.objects.iter();
+        let mut unit = objects.enumerate().filter(|(_, one)| one.spec.name.as_str() == name(at));
+        unit.next().is_some_and(|(unit, _)| !self.view.ledger.held(unit, |_| true).is_empty())
     }
 
     fn compare(&mut self) {
