@@ -26,7 +26,7 @@ mod table;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -180,6 +180,11 @@ pub trait Origin: Send + Sync + 'static {
 
     /// What the bytes are a share of that a mount holds; none if they are nobody else's.
     fn budget(&self) -> Option<Arc<Budget>> {
+        None
+    }
+
+    /// Until when values can be asked for, where that ends: the identity cannot be renewed here.
+    fn usable_until(&self) -> Option<SystemTime> {
         None
     }
 

@@ -52,7 +52,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ring::{hmac, rand::SystemRandom};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::class::Claim;
+use crate::class::{Assertion, Claim};
 use crate::cloud::Cloud;
 use crate::error::{Code, Error, Result};
 use crate::http::Http;
@@ -84,6 +84,18 @@ const ROUNDS: usize = 4;
 pub(crate) struct Token {
     pub(crate) bearer: Secret,
     pub(crate) expires: SystemTime,
+}
+
+/// When a claim stops giving tokens: the end of a service account token that was handed over. Whatever
+/// is read anew on each use, or asked for here, has no end. Nobody has verified the token; to believe a
+/// wrong end costs nobody but its owner anything.
+pub(crate) fn usable_until(claim: &Claim) -> Option<SystemTime> {
+    let assertion = match claim {
+        Claim::Workload { assertion: Assertion::Token(token), .. } => token,
+        Claim::Binding { assertion, .. } => assertion,
+        _ => return None,
+    };
+    assertion::expiry(assertion)?.checked_sub(proof::MARGIN)
 }
 
 /// The proofs of the process.

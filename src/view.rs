@@ -18,7 +18,9 @@
 //! [`View::refresh`] use the origin; every other call answers from memory.
 
 mod about;
+mod breaker;
 mod check;
+mod credential;
 mod generation;
 mod growing;
 mod history;
@@ -30,6 +32,7 @@ mod object;
 mod plan;
 mod publish;
 mod refresh;
+mod room;
 mod run;
 mod shown;
 mod slot;
@@ -39,12 +42,12 @@ mod tests;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 pub use about::About;
 pub use history::expand;
@@ -68,12 +71,14 @@ use crate::error::{Code, Error, Result};
 use crate::fetch::{Demand, Origin};
 use crate::render;
 use crate::secret::Secret;
+use breaker::Breaker;
 use generation::Generations;
 use ledger::{Ledger, Moment};
 use listing::Lists;
 use plan::PlannedObject;
 use publish::Listener;
 use refresh::Schedule;
+use room::{Room, Wish};
 use run::Runs;
 use slot::{Content, Wanted};
 
@@ -83,12 +88,16 @@ const TURNS: usize = 3;
 /// Bounds of a view.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most bytes of all values held, old generations included.
+    /// Most bytes of all values held, old generations included. When they are reached, what nobody has
+    /// open is let go of, and fetched again by its version when somebody opens it.
     pub max_bytes: usize,
     /// Fetches that run at the same time.
     pub fetches: usize,
     /// Opens that wait for a fetch beyond the running ones.
     pub queue: usize,
+    /// How long an open waits for room while everything is open: the kernel tells of a close a moment
+    /// after it.
+    pub room_wait: Duration,
     /// A fetch's own limit, waiting for its turn included; waiters have their own deadlines.
     pub fetch_limit: Duration,
     /// The limit of one look for a new version, from its turn on: twice a fetch's, because nobody waits
@@ -96,6 +105,9 @@ pub struct Limits {
     pub look_limit: Duration,
     /// A delivery that takes longer to show a change shows it late; a refresh waits no longer for it.
     pub show_limit: Duration,
+    /// Whoever shows the view has filled it before ([`View::fill_all`]): from then on nothing is shown
+    /// that is not fetched.
+    pub eager: bool,
     /// How long after the vault's last positive answer an object stays while the vault cannot be asked.
     pub max_stale: Duration,
 }
@@ -109,6 +121,8 @@ impl Default for Limits {
             fetch_limit: Duration::from_secs(30),
             look_limit: Duration::from_secs(60),
             show_limit: Duration::from_secs(30),
+            room_wait: Duration::from_millis(500),
+            eager: false,
             max_stale: Duration::from_secs(24 * 3600),
         }
     }
@@ -123,9 +137,14 @@ pub struct View {
     generations: RwLock<Generations>,
     /// Files with an open handle: their bytes outlive their generation.
     open: Mutex<HashMap<NodeId, (usize, Arc<Slot>)>>,
+    /// How often a file was opened.
+    opens: AtomicU64,
+    /// A file was closed.
+    closes: Notify,
     budget: Arc<Budget>,
     fetches: Semaphore,
     waiting: Semaphore,
+    breaker: Breaker,
     runs: Runs,
     schedule: Mutex<Schedule>,
     listener: Mutex<Option<Listener>>,
@@ -157,8 +176,11 @@ impl View {
             render,
             limits,
             open: Mutex::new(HashMap::new()),
+            opens: AtomicU64::new(0),
+            closes: Notify::new(),
             fetches: Semaphore::new(limits.fetches),
             waiting: Semaphore::new(limits.fetches.saturating_add(limits.queue)),
+            breaker: Breaker::default(),
             runs: Runs::default(),
             schedule: Mutex::default(),
             listener: Mutex::new(None),
@@ -168,6 +190,27 @@ impl View {
         })
     }
 
+    /// Fills the slot of a file and keeps its bytes until [`View::release`].
+    ///
+    /// # Errors
+    /// As [`View::fill`]; nothing is to be released then.
+    pub async fn open(
+        self: &Arc<Self>,
+        id: NodeId,
+        slot: &Arc<Slot>,
+        deadline: Instant,
+    ) -> Result<()> {
+        // From now on what is fetched is not let go of before it is read.
+        let counted = self.hold(id, slot);
+        let mut opening = Opening { view: self, id, stays: false };
+        self.fill(slot, deadline).await?;
+        opening.stays = true;
+        if !counted {
+            self.count_open(slot);
+        }
+        Ok(())
+    }
+
     /// Fills the slot, unless it is filled. However many callers ask, one fetch runs; it is a task of
     /// its own, so a caller that gives up at its `deadline` takes nothing from the others. A failed
     /// fetch leaves the slot empty: the next call tries again.
@@ -175,12 +218,30 @@ impl View {
     /// # Errors
     /// Why there is no content by `deadline`.
     pub async fn fill(self: &Arc<Self>, slot: &Arc<Slot>, deadline: Instant) -> Result<()> {
-        if slot.content().is_some() {
+        self.fill_in(slot, Room::Open, deadline).await
+    }
+
+    async fn fill_in(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        room: Room,
+        deadline: Instant,
+    ) -> Result<()> {
+        if slot.is_ready() {
             return Ok(());
         }
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Code::Draining, "the filesystem is being unmounted"));
         }
+        // Only a program that hangs in an open is spared the wait.
+        let leave = match room {
+            Room::Open => Some(
+                self.breaker
+                    .ask(slot.object, self.clock.now())
+                    .map_err(|error| self.error_of(slot.object, error))?,
+            ),
+            Room::Whole | Room::Spare => None,
+        };
         let place = self.waiting.try_acquire();
         // Whoever joins a running fetch asks the vault for nothing more.
         if place.is_err() && !slot.in_flight() {
@@ -190,32 +251,57 @@ impl View {
             return Err(error);
         }
         let flight = slot.join(|| {
-            let task = tokio::spawn(self.clone().flight(slot.clone()));
+            let task = tokio::spawn(self.clone().flight(slot.clone(), room));
             async move { task.await.unwrap_or_else(|_| Err(Error::task_failed())) }.boxed()
         });
-        tokio::time::timeout_at(deadline.into(), flight).await.unwrap_or_else(|_| {
+        let filled = tokio::time::timeout_at(deadline.into(), flight).await.unwrap_or_else(|_| {
             let error =
                 late(self.plan.objects.get(slot.object), "no answer before the open's deadline");
             self.open_failed(slot.object, &error);
             Err(error)
-        })
+        });
+        if let (Err(error), Some(leave)) = (&filled, leave)
+            && slot.has_asked()
+            && leave.failed(error, self.clock.now())
+        {
+            tracing::warn!(
+                "the vault does not answer; for a while opens of what has to be fetched fail at once"
+            );
+        }
+        filled
     }
 
     /// The fetch of one slot: takes its turn, fetches, fills.
-    async fn flight(self: Arc<Self>, slot: Arc<Slot>) -> Result<()> {
+    async fn flight(self: Arc<Self>, slot: Arc<Slot>, room: Room) -> Result<()> {
         let limit = Instant::now() + self.limits.fetch_limit;
         let work = async {
             let turn = tokio::time::timeout_at(limit.into(), self.fetches.acquire()).await;
             let Ok(Ok(_turn)) = turn else {
                 return Err(late(self.plan.objects.get(slot.object), "too many fetches before it"));
             };
+            slot.asks();
+            let room = Wish { room, slot: Some(&slot) };
+            if let Some(held) = slot.content() {
+                let wanted = Version::Exact(held.version.clone());
+                return match self.content(slot.object, &wanted, &room, limit).await {
+                    Ok(fetched) => {
+                        let restored = held.restore(&fetched).map(|()| None);
+                        restored.map_err(|error| self.error_of(slot.object, error))
+                    }
+                    // An open of another birth was quicker, and there was no room for both.
+                    Err(_) if held.files().is_ok() => Ok(None),
+                    Err(error) => Err(error),
+                };
+            }
             let Wanted::Version(wanted) = &slot.wanted else { return Err(Error::task_failed()) };
-            self.content(slot.object, wanted, limit).await
+            let content = self.content(slot.object, wanted, &room, limit).await?;
+            content.opened_at(self.opens.load(Ordering::Relaxed));
+            Ok(Some(content))
         };
         // The slot must land whatever happens: a flight that stays would be joined for ever.
         let fetched = AssertUnwindSafe(work).catch_unwind().await;
         let (content, result) = match fetched.unwrap_or_else(|_| Err(Error::task_failed())) {
-            Ok(content) => (Some(content), Ok(())),
+            Ok(content) => (content, Ok(())),
             Err(error) => (None, Err(error)),
         };
         match &result {
@@ -225,6 +311,21 @@ impl View {
         slot.land(content);
         self.warn_of_expired(&slot);
         result
+    }
+
+    /// The error, with what it is about.
+    fn error_of(&self, object: usize, error: Error) -> Error {
+        match self.plan.objects.get(object) {
+            Some(planned) => error.context(planned.spec.error_prefix()),
+            None => error,
+        }
+    }
+
+    /// Takes note of a vault that answers.
+    fn hear<T>(&self, outcome: &Result<T>) {
+        if breaker::hears(outcome) && self.breaker.answered() {
+            tracing::info!("the vault answers again");
+        }
     }
 
     fn open_failed(&self, object: usize, error: &Error) {
@@ -246,6 +347,7 @@ impl View {
         &self,
         object: usize,
         wanted: &Version,
+        room: &Wish<'_>,
         limit: Instant,
     ) -> Result<Arc<Content>> {
         let planned = self.plan.objects.get(object).ok_or_else(Error::task_failed)?;
@@ -253,11 +355,15 @@ impl View {
         for _ in 0..TURNS {
             let (seen, asked) = (self.ledger.refusals(planned.unit), Moment::now(&self.clock));
             let work = obtain(self.origin.as_ref(), &spec, self.render, Demand::FIRST, limit);
-            let obtained =
-                tokio::time::timeout_at(limit.into(), work).await.unwrap_or_else(|_| {
-                    Err(late(Some(planned), "no answer before the fetch's limit"))
-                })?;
-            let content = self.contained(planned, obtained)?;
+            let obtained = tokio::time::timeout_at(limit.into(), work).await;
+            let obtained = obtained
+                .unwrap_or_else(|_| Err(late(Some(planned), "no answer before the fetch's limit")));
+            self.hear(&obtained);
+            let content = self.contained(planned, obtained?, room).await.inspect_err(|error| {
+                if error.code() == Code::TooLarge {
+                    self.ledger.gave(planned.unit, seen, asked);
+                }
+            })?;
             if self.ledger.admit(planned.unit, &content, seen, asked) {
                 return Ok(content);
             }
@@ -266,7 +372,12 @@ impl View {
     }
 
     /// Sorts the rendered files to their nodes, within the budget.
-    fn contained(&self, planned: &PlannedObject, obtained: Obtained) -> Result<Arc<Content>> {
+    async fn contained(
+        &self,
+        planned: &PlannedObject,
+        obtained: Obtained,
+        room: &Wish<'_>,
+    ) -> Result<Arc<Content>> {
         let Obtained { version, files: mut views } = obtained;
         let mut files = vec![None; planned.files];
         for node in &planned.nodes {
@@ -284,12 +395,13 @@ impl View {
             return Err(error.context(planned.spec.error_prefix()));
         }
         let bytes = files.iter().flatten().map(Secret::len).sum();
-        let reserved = self.budget.reserve(bytes).or_else(|_| {
-            // Replaced generations are a courtesy; readers of the current one come first.
-            self.generations_mut(Generations::forget_all_old);
-            self.budget.reserve(bytes).map_err(|error| error.context(planned.spec.error_prefix()))
-        })?;
-        Ok(Content::new(&version, files, reserved, self.clock.wall()))
+        let reserved = self
+            .room(bytes, room)
+            .await
+            .map_err(|error| error.context(planned.spec.error_prefix()))?;
+        let content = Content::new(&version, files, reserved, self.clock.wall());
+        content.take_in_hand(room.slot.is_some());
+        Ok(content)
     }
 
     /// No new fetches from now on: opens of unfilled files and refreshes fail.
@@ -315,6 +427,21 @@ impl View {
 
     fn open_files(&self) -> MutexGuard<'_, HashMap<NodeId, (usize, Arc<Slot>)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An open that has no answer yet.
+struct Opening<'a> {
+    view: &'a View,
+    id: NodeId,
+    stays: bool,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if !self.stays {
+            self.view.release(self.id);
+        }
     }
 }
 

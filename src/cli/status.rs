@@ -128,6 +128,9 @@ impl Row {
         ];
         let checked = served.checked.as_deref();
         lines.extend(checked.map(|at| format!("  checked     {}", since(Some(at)))));
+        if let Some(until) = &served.left_alone_until {
+            lines.push(format!("  vault       does not answer, left alone until {}", plain(until)));
+        }
         lines.extend(served.error.as_ref().map(|error| format!("  error       {}", plain(error))));
         for one in &served.collections {
             lines.push(format!("  {:10}  {}", plain(&one.kind), self::collection(one)));
@@ -245,6 +248,7 @@ mod tests {
             name: name.to_owned(),
             files: vec![name.to_owned()],
             version: version.map(str::to_owned),
+            let_go: false,
             generation: 2,
             opens: None,
             created: long_ago(),
@@ -286,8 +290,10 @@ mod tests {
                 published: long_ago(),
                 checked: long_ago(),
                 next_check: None,
+                left_alone_until: Some("2001-01-01T00:00:00Z".to_owned()),
                 retired: 0,
                 bytes: 4,
+                most_bytes: 9,
                 error: Some("disk full".to_owned()),
                 collections: vec![
                     collection("secret", long_ago(), None),
@@ -309,7 +315,8 @@ mod tests {
         for part in [
             "/run/[31mapp  (sync of uid 1000, process 7)\n",
             "  source      class app\n  identity    pod identity\n  generation  3, ",
-            " days ago\n  error       disk full\n  secret      3 names, as of ",
+            " days ago\n  vault       does not answer, left alone until 2001-01-01T00:00:00Z\n",
+            "\n  error       disk full\n  secret      3 names, as of ",
             " days ago\n  key         3 names, stale since ",
             " days ago\n  cert        not listed\n    not[2J yours, ",
             "\n  audit       /var/log/opens, required, 5 records, 2 lost: no storage space\n",

@@ -97,10 +97,16 @@ pub(crate) struct Served {
     pub(crate) checked: Option<String>,
     /// When the next one begins.
     pub(crate) next_check: Option<String>,
+    /// The vault does not answer: until then opens of what has to be fetched fail at once.
+    #[serde(default)]
+    pub(crate) left_alone_until: Option<String>,
     /// Replaced generations that are still readable.
     pub(crate) retired: usize,
     /// Bytes of values held.
     pub(crate) bytes: usize,
+    /// Most that may be held.
+    #[serde(default)]
+    pub(crate) most_bytes: usize,
     /// Why the directory does not show what was fetched.
     pub(crate) error: Option<String>,
     /// Of a whole vault: its lists.
@@ -152,6 +158,9 @@ pub(crate) struct Object {
     pub(crate) files: Vec<String>,
     /// Nothing: not fetched yet.
     pub(crate) version: Option<String>,
+    /// Its bytes were let go of, since the tree is full; the next open fetches this version again.
+    #[serde(default)]
+    pub(crate) let_go: bool,
     /// The generation that brought it.
     pub(crate) generation: u32,
     /// How often a file of it was opened since the mount began. Nothing: that of plain files is not known.
@@ -194,8 +203,10 @@ pub(crate) struct RefreshReport {
 
 impl Served {
     pub(crate) fn of(entry: &Entry) -> Self {
-        let Status { birth, born, retired, bytes, looked, next_look, collections, objects } =
-            entry.view.status();
+        let status = entry.view.status();
+        let Status { birth, born, retired, bytes, most_bytes, looked, next_look, .. } = status;
+        let (left_alone_until, collections) = (status.left_alone_until, status.collections);
+        let objects = status.objects;
         let all = objects.len();
         let mut names = 0;
         let objects =
@@ -213,8 +224,10 @@ impl Served {
             published: time(born),
             checked: looked.and_then(time),
             next_check: next_look.and_then(time),
+            left_alone_until: left_alone_until.and_then(time),
             retired,
             bytes,
+            most_bytes,
             error: entry.problem.get().map(|text| printable(&text, MAX_TEXT)),
             audit: entry.audit.as_ref().map(|audit| audit()),
             omitted: all - objects.len(),
@@ -249,6 +262,7 @@ impl Object {
             name: status.name,
             files: status.files,
             version: status.version,
+            let_go: status.let_go,
             generation: status.birth,
             opens: (kind == Kind::Mount).then_some(status.opens),
             created: status.created.and_then(time),

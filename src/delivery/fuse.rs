@@ -90,6 +90,7 @@ impl Default for Options {
 pub async fn mount(view: Arc<View>, dir: &Path, options: Options) -> Result<Mounted> {
     let runtime = tokio::runtime::Handle::current();
     let dir = dir.to_owned();
+    view.settle();
     // Mounting and the handshake with the kernel block.
     tokio::task::spawn_blocking(move || session::start(view, &dir, options, runtime))
         .await

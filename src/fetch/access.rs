@@ -1,7 +1,7 @@
 //! A claim bound to a vault: the real [`Origin`].
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
 
@@ -9,7 +9,7 @@ use crate::budget::Budget;
 use crate::class::{Claim, ObjectKind, ObjectName, Version};
 use crate::clock::Clock;
 use crate::error::{Code, Result};
-use crate::identity::Proof;
+use crate::identity::{self, Proof};
 use crate::vault::{Ask, ListedVersion, Names, ObjectVersion, Urgency, VaultRef};
 
 use super::{Demand, Fetch, MAX_NAMES, ObjectRef, Origin};
@@ -126,6 +126,10 @@ impl Origin for Access {
 
     fn budget(&self) -> Option<Arc<Budget>> {
         Some(self.fetch.0.budget.clone())
+    }
+
+    fn usable_until(&self) -> Option<SystemTime> {
+        identity::usable_until(&self.claim)
     }
 
     fn get(

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use super::{FRESH, Inputs, Token};
 
 /// A proof this close to its end is not used any more; of a short life it is a quarter.
-const MARGIN: Duration = Duration::from_secs(30);
+pub(super) const MARGIN: Duration = Duration::from_secs(30);
 /// A proof is renewed this long before its end; of a short life it is a quarter.
 const RENEWED_BEFORE: Duration = Duration::from_secs(300);
 

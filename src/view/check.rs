@@ -18,6 +18,7 @@ use super::history::Listed;
 use super::ledger::Moment;
 use super::object::{Obtained, rendered};
 use super::plan::{History, PlannedObject};
+use super::room::Wish;
 use super::run::Run;
 use super::slot::{Content, Slot, Wanted};
 use super::{View, history, late};
@@ -128,17 +129,21 @@ impl View {
         let version = self.ask(&planned.spec, deadline).await.map_err(Trouble::of)?;
         self.heard(planned, asked);
         if let Some(shown) = slot.live()
-            && shown.version == version.version
+            && shown.is_current(&version.version)
         {
             shown.update(&version);
             return Ok(None);
         }
         let files = rendered(&planned.spec, &version, self.render).await;
-        let content = files.and_then(|files| self.contained(planned, Obtained { version, files }));
+        let content = match files {
+            Ok(files) => self.contained(planned, Obtained { version, files }, &Wish::SPARE).await,
+            Err(error) => Err(error),
+        };
         let content = content.map_err(Trouble::NotShowable)?;
         if !self.ledger.admit(planned.unit, &content, seen, asked) {
             return Err(lost());
         }
+        content.opened_as(&slot);
         let wanted = Wanted::Version(planned.spec.version.clone());
         Ok(Some(Change { object, wanted, content: Some(content) }))
     }
@@ -150,10 +155,11 @@ impl View {
         deadline: Instant,
     ) -> Result<Arc<crate::vault::ObjectVersion>> {
         let work = self.origin.get(ObjectRef::of(spec), Demand::REFRESH, deadline);
-        tokio::time::timeout_at(deadline.into(), work)
+        let asked = tokio::time::timeout_at(deadline.into(), work)
             .await
-            .unwrap_or_else(|_| Err(late(None, "no answer before the look's deadline")))
-            .map_err(|error| error.context(spec.error_prefix()))
+            .unwrap_or_else(|_| Err(late(None, "no answer before the look's deadline")));
+        self.hear(&asked);
+        asked.map_err(|error| error.context(spec.error_prefix()))
     }
 
     fn heard(&self, planned: &PlannedObject, asked: Moment) {
@@ -200,6 +206,7 @@ impl View {
         let held: Vec<_> = slots.iter().filter_map(|slot| slot.live().cloned()).collect();
         let asked = Moment::now(&self.clock);
         let listed = history::listed(self.origin.as_ref(), &history.spec, demand, deadline).await;
+        self.hear(&listed);
         let listed = listed.map_err(Trouble::of)?;
         let gone = |content: &Content| !listed.has(&content.version);
         if listed.some_disabled || !self.ledger.held(planned.unit, gone).is_empty() {
@@ -261,8 +268,9 @@ impl View {
                     Some(content) => Some(content.clone()),
                     // Whoever has read this name gets the next value without waiting; and only its
                     // content can tell which files there are.
-                    None if was_filled || several => {
-                        let content = self.content(slot.object, id, deadline).await?;
+                    None if was_filled || several || self.limits.eager => {
+                        let content = self.content(slot.object, id, &Wish::SPARE, deadline).await?;
+                        content.opened_as(slot);
                         *fetched = true;
                         Some(content)
                     }

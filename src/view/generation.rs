@@ -11,8 +11,14 @@ use crate::error::{Code, Error, Result};
 
 /// A replaced generation answers for this long to whoever still walks in it.
 const RETENTION: Duration = Duration::from_secs(600);
-/// Most replaced generations that are kept.
-const MAX_RETIRED: usize = 16;
+/// What replaced generations may cost, their bytes apart: those have their own limit, and can be fetched
+/// again. More than enough for a class that rotates every few seconds.
+const MAX_COST: usize = 16 * 1024 * 1024;
+/// Most replaced generations, and how many are kept whatever they cost.
+const MAX_RETIRED: usize = 1000;
+const LEAST_RETIRED: usize = 16;
+/// Of a slot of its own: what counts it, what points to it, and a version's name.
+const SLOT: usize = size_of::<Slot>() + 64;
 
 /// One state of the view: a slot for every object that the plan had when it came. Never changed; only its empty slots get filled.
 pub(super) struct Generation {
@@ -21,6 +27,8 @@ pub(super) struct Generation {
     pub(super) directory: String,
     pub(super) born: SystemTime,
     pub(super) slots: Vec<Arc<Slot>>,
+    /// In memory, without the values.
+    cost: usize,
 }
 
 impl Generation {
@@ -28,7 +36,9 @@ impl Generation {
         let time = jiff::Timestamp::try_from(born).unwrap_or_else(|_| jiff::Timestamp::now());
         // The birth makes the name unique: two generations of one second must not share it.
         let directory = format!("..{}.{birth}", time.strftime("%Y_%m_%d_%H_%M_%S"));
-        Arc::new(Self { birth, directory, born, slots })
+        let own = slots.iter().filter(|slot| slot.birth == birth).count();
+        let cost = slots.len() * size_of::<Arc<Slot>>() + own * SLOT;
+        Arc::new(Self { birth, directory, born, slots, cost })
     }
 }
 
@@ -157,22 +167,19 @@ impl Generations {
         Generation::new(birth, born, slots)
     }
 
-    /// Drops what is older than the retention, and the oldest beyond the bound. Slots with an open
+    /// Drops what is older than the retention, and the oldest beyond the bounds. Slots with an open
     /// handle live on in the view's table of open files.
     pub(super) fn forget_old(&mut self, now: Instant) {
-        while let Some((since, _)) = self.retired.front() {
-            if self.retired.len() <= MAX_RETIRED
-                && now.saturating_duration_since(*since) < RETENTION
-            {
+        let mut cost: usize = self.retired.iter().map(|(_, generation)| generation.cost).sum();
+        while let Some((since, oldest)) = self.retired.front() {
+            let count = self.retired.len();
+            let fits = count <= LEAST_RETIRED || count <= MAX_RETIRED && cost <= MAX_COST;
+            if fits && now.saturating_duration_since(*since) < RETENTION {
                 break;
             }
+            cost -= oldest.cost;
             self.retired.pop_front();
         }
-    }
-
-    /// Drops every predecessor: their bytes are needed.
-    pub(super) fn forget_all_old(&mut self) {
-        self.retired.clear();
     }
 
     pub(super) fn retired(&self) -> usize {

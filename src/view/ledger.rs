@@ -145,6 +145,15 @@ impl Ledger {
         self.entries().get(unit).map_or(0, |entry| entry.refusals)
     }
 
+    /// The vault has given what there was no room for; not if something was taken back since `seen`.
+    pub(super) fn gave(&self, unit: usize, seen: u64, asked: Moment) {
+        self.change(unit, |entry| {
+            if entry.refusals == seen {
+                entry.checked_at(asked);
+            }
+        });
+    }
+
     /// Takes up what was fetched; not if something was taken back since `seen`: an answer on its way must
     /// not bring back what the vault has refused in the meantime.
     pub(super) fn admit(
@@ -171,6 +180,13 @@ impl Ledger {
         let contents = self.entries().get(unit).map(|entry| entry.contents.clone());
         let held = contents.into_iter().flatten().filter_map(|content| content.upgrade());
         held.filter(|content| !content.is_withdrawn() && which(content)).collect()
+    }
+
+    /// Everything that is held of anything.
+    pub(super) fn contents(&self) -> Vec<Arc<Content>> {
+        let entries = self.entries();
+        let contents = entries.iter().flat_map(|entry| &entry.contents);
+        contents.filter_map(Weak::upgrade).collect()
     }
 
     /// Lets go of the bytes of these contents, wherever they are.

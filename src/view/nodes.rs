@@ -199,13 +199,29 @@ impl View {
         }
     }
 
-    /// Keeps the file's bytes until [`View::release`], whatever happens to its generation; unless the
-    /// vault refuses its object. Every open is counted.
-    pub fn hold(&self, id: NodeId, slot: &Arc<Slot>) {
+    /// Keeps the file's bytes until [`View::release`], whatever happens to its generation and however
+    /// full the tree is; unless the vault refuses its object. Whether they are there: else they have to be
+    /// fetched first.
+    pub fn hold(&self, id: NodeId, slot: &Arc<Slot>) -> bool {
+        let tick = self.opens.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut open = self.open_files();
+        open.entry(id).or_insert_with(|| (0, slot.clone())).0 += 1;
+        drop(open);
+        if let Some(content) = slot.content() {
+            content.opened_at(tick);
+        }
+        let ready = slot.is_ready();
+        if ready {
+            self.count_open(slot);
+        }
+        ready
+    }
+
+    /// Every open that succeeds is counted.
+    pub(super) fn count_open(&self, slot: &Slot) {
         if let Some(planned) = self.plan.objects.get(slot.object) {
             planned.opens.fetch_add(1, Ordering::Relaxed);
         }
-        self.open_files().entry(id).or_insert_with(|| (0, slot.clone())).0 += 1;
     }
 
     /// Ends one [`View::hold`].
@@ -215,6 +231,7 @@ impl View {
             *handles -= 1;
             if *handles == 0 {
                 open.remove(&id);
+                self.closes.notify_waiters();
             }
         }
     }
@@ -229,7 +246,7 @@ impl View {
         else {
             return Err(NotServed::OtherKind);
         };
-        let files = slot.content().ok_or(NotServed::Stale)?.files().map_err(NotServed::Refused)?;
+        let files = slot.content().ok_or(NotServed::Stale)?.files()?;
         files.file(*file).map(|bytes| read(bytes)).ok_or(NotServed::Stale)
     }
 
@@ -339,11 +356,7 @@ impl View {
                 return Err(NotServed::Refused(code));
             }
             let (size, modified) = match slot.content() {
-                Some(content) => {
-                    let files = content.files().map_err(NotServed::Refused)?;
-                    let bytes = files.file(file).map_or(0, |bytes| bytes.len());
-                    (bytes as u64, content.modified)
-                }
+                Some(content) => (content.size(file).unwrap_or(0) as u64, content.modified),
                 None => (PLACEHOLDER, born().unwrap_or(self.born)),
             };
             return Ok(Attr { id, kind: Kind::File, size, mode, modified });

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::{FutureExt, StreamExt, stream};
 
 use super::publish::Batch;
+use super::room::Room;
 use super::run::{Patience, Run};
 use super::slot::Wanted;
 use super::{Limits, View};
@@ -73,7 +74,10 @@ impl View {
         let slots = slots.into_iter().zip(self.plan.objects.iter());
         let several = slots.filter(|(slot, planned)| planned.files > 1 && slot.exists());
         let mut fetches = stream::iter(several.map(|(slot, _)| slot).collect::<Vec<_>>())
-            .map(|slot| async move { self.fill(&slot, deadline).await.map(|()| slot.settle()) })
+            .map(|slot| async move {
+                let filled = self.fill_in(&slot, Room::Spare, deadline).await;
+                filled.map(|()| slot.settle())
+            })
             .buffered(self.limits.fetches.max(1));
         while let Some(filled) = fetches.next().await {
             filled?;
@@ -197,9 +201,13 @@ impl View {
     }
 
     /// Publishes what was found, and waits until it is shown.
-    async fn show(&self, batch: Batch, done: &mut Refreshed) {
+    async fn show(self: &Arc<Self>, batch: Batch, done: &mut Refreshed) {
         match self.publish(batch) {
             Ok(published) => {
+                if self.limits.eager {
+                    let end = Instant::now() + self.limits.look_limit;
+                    done.failures.extend(self.refill(end).await.err());
+                }
                 let files = published.changed.iter();
                 done.changed.extend(files.map(|(node, _)| self.plan.tree.path(*node)));
                 self.runs.found(done);
@@ -212,7 +220,13 @@ impl View {
     /// Refreshes about every `interval`, for ever. The pauses differ by up to a tenth: many mounts
     /// that started together must not ask together. An object that may not stay so long is looked at in
     /// time.
+    ///
+    /// Where the credential ends that the vault is asked with, what nobody has opened is fetched before.
     pub async fn keep_fresh(self: Arc<Self>, interval: Duration) {
+        tokio::join!(self.look_for_ever(interval), self.outlive_credential());
+    }
+
+    async fn look_for_ever(self: &Arc<Self>, interval: Duration) {
         loop {
             let pause = self.pause(interval);
             let next = self.clock.now() + pause;

@@ -6,9 +6,10 @@ use std::time::Instant;
 use futures_util::{StreamExt, stream};
 
 use super::plan::NodeKind;
+use super::room::Room;
 use super::slot::Files;
 use super::{Slot, View, late};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::secret::Secret;
 
 /// A file of the current generation. Shares its bytes with the view; they count as held, and are wiped
@@ -39,8 +40,9 @@ impl ShownFile {
     }
 }
 
-fn is_missing(slot: &Slot) -> bool {
-    slot.exists() && slot.content().is_none()
+/// Whether there is something to fetch.
+pub(super) fn is_missing(slot: &Slot) -> bool {
+    slot.exists() && !slot.is_ready()
 }
 
 impl View {
@@ -56,7 +58,7 @@ impl View {
             let tried = self.generations().current.clone();
             let missing = tried.slots.iter().filter(|slot| is_missing(slot));
             let missing: Vec<usize> = missing.map(|slot| slot.object).collect();
-            let filled = self.fill_these(missing, deadline).await;
+            let filled = self.fill_these(missing, self.limits.fetches, deadline).await;
             let current = self.generations().current.clone();
             // What was filled of a generation that was replaced meanwhile may be empty in the next.
             let Some(slot) = current.slots.iter().find(|slot| is_missing(slot)) else {
@@ -66,22 +68,44 @@ impl View {
                 continue;
             }
             filled?;
+            if slot.content().is_some() {
+                return Err(self.error_of(slot.object, self.not_all_fits()));
+            }
             let planned = self.plan.objects.get(slot.object);
             return Err(late(planned, "not fetched before the deadline"));
         }
     }
 
+    /// Nobody has seen the view: what is filled by now never showed another size.
+    pub fn settle(&self) {
+        let current = self.generations().current.clone();
+        current.slots.iter().filter(|slot| slot.content().is_some()).for_each(|slot| slot.settle());
+    }
+
+    /// Fetches again what a refresh has brought and had no room for, until it had replaced the old.
+    pub(super) async fn refill(self: &Arc<Self>, deadline: Instant) -> Result<()> {
+        let current = self.generations().current.clone();
+        let let_go = current.slots.iter().filter(|slot| slot.content().is_some());
+        let let_go = let_go.filter(|slot| is_missing(slot)).map(|slot| slot.object).collect();
+        self.fill_these(let_go, self.limits.fetches, deadline).await
+    }
+
     /// Fills these objects, each as it is when its turn comes.
-    async fn fill_these(self: &Arc<Self>, objects: Vec<usize>, deadline: Instant) -> Result<()> {
+    pub(super) async fn fill_these(
+        self: &Arc<Self>,
+        objects: Vec<usize>,
+        at_a_time: usize,
+        deadline: Instant,
+    ) -> Result<()> {
         let mut fills = stream::iter(objects)
             .map(|object| async move {
                 let slot = self.generations().current.slots.get(object).cloned();
                 match slot.filter(|slot| is_missing(slot)) {
-                    Some(slot) => self.fill(&slot, deadline).await,
+                    Some(slot) => self.fill_in(&slot, Room::Whole, deadline).await,
                     None => Ok(()),
                 }
             })
-            .buffered(self.limits.fetches.max(1));
+            .buffered(at_a_time.max(1));
         let (mut first, mut others) = (None, 0);
         while let Some(filled) = fills.next().await {
             let Err(error) = filled else { continue };
@@ -101,26 +125,37 @@ impl View {
     /// [`View::fill_all`] that is every file; what the vault refuses later is not among them any more.
     /// They belong together as the layout says: with [`super::Layout::Atomic`] they are one generation.
     /// A history that has grown can have files that are not filled: fill again before taking them.
-    pub fn shown(&self) -> Vec<ShownFile> {
+    ///
+    /// # Errors
+    /// Bytes of something that was filled were let go of: it would be missing among the others.
+    pub fn shown(&self) -> Result<Vec<ShownFile>> {
         let current = self.generations().current.clone();
         let objects = self.plan.objects.iter().zip(&current.slots);
+        let let_go = |slot: &&Arc<Slot>| slot.content().is_some_and(|content| content.is_let_go());
+        if let Some(slot) = current.slots.iter().find(let_go) {
+            return Err(self.error_of(slot.object, self.not_all_fits()));
+        }
         let filled =
             objects.filter_map(|(planned, slot)| Some((planned, slot.content()?.files().ok()?)));
-        filled
-            .flat_map(|(planned, files)| {
-                planned.nodes.iter().filter_map(move |index| {
-                    let NodeKind::File { file, mode, .. } = self.plan.tree.node(*index)?.kind
-                    else {
-                        return None;
-                    };
-                    Some(ShownFile {
-                        path: self.plan.tree.path(*index),
-                        mode,
-                        contents: files.file(file)?.clone(),
-                        _held: files.clone(),
-                    })
+        let files = filled.flat_map(|(planned, files)| {
+            planned.nodes.iter().filter_map(move |index| {
+                let NodeKind::File { file, mode, .. } = self.plan.tree.node(*index)?.kind else {
+                    return None;
+                };
+                Some(ShownFile {
+                    path: self.plan.tree.path(*index),
+                    mode,
+                    contents: files.file(file)?.clone(),
+                    _held: files.clone(),
                 })
             })
-            .collect()
+        });
+        Ok(files.collect())
+    }
+
+    fn not_all_fits(&self) -> Error {
+        let limit = self.budget.limit();
+        let what = format!("not all values of this mount fit in {limit} bytes at the same time");
+        Error::new(Code::TooLarge, what).fix("show fewer objects in one tree")
     }
 }

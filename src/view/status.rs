@@ -23,12 +23,16 @@ pub struct Status {
     pub retired: usize,
     /// Bytes of values held.
     pub bytes: usize,
+    /// Most that may be held.
+    pub most_bytes: usize,
     /// When the last look for new versions ended.
     pub looked: Option<SystemTime>,
     /// When the next one begins, where somebody keeps the view fresh.
     pub next_look: Option<SystemTime>,
     /// Of a whole vault: its lists.
     pub collections: Vec<CollectionStatus>,
+    /// The vault does not answer: until then opens of what has to be fetched fail at once.
+    pub left_alone_until: Option<SystemTime>,
     /// Every object that there is or was, in the plan's order.
     pub objects: Vec<ObjectStatus>,
 }
@@ -44,6 +48,8 @@ pub struct ObjectStatus {
     pub files: Vec<String>,
     /// The version that is shown; `None` until somebody opened a file of it.
     pub version: Option<String>,
+    /// Its bytes were let go of, since the tree is full: the next open fetches this version again.
+    pub let_go: bool,
     /// The generation that brought what is shown.
     pub birth: u32,
     /// How often a file of it was opened since the view began, whatever its version was; plain files are
@@ -83,6 +89,7 @@ impl View {
                 name: planned.spec.name.to_string(),
                 files: self.files(planned, current),
                 version: content.map(|content| content.version.clone()),
+                let_go: content.is_some_and(|content| content.is_let_go()),
                 birth: slot.birth,
                 opens: planned.opens.load(Ordering::Relaxed),
                 created,
@@ -95,14 +102,18 @@ impl View {
             }
         });
         let schedule = self.schedule();
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let until = self.breaker.until();
         Status {
             birth: current.birth,
             born: current.born,
             retired: generations.retired(),
             bytes: self.budget.used(),
+            most_bytes: self.budget.limit(),
             looked: schedule.looked,
             next_look: schedule.next_look,
             collections: self.lists.status(&self.plan.collections),
+            left_alone_until: until.map(|until| wall + until.saturating_duration_since(now)),
             objects: objects.collect(),
         }
     }

@@ -13,6 +13,7 @@ mod announce;
 mod audit;
 mod azure;
 mod binary;
+mod bounds;
 mod control;
 mod crowd;
 mod demo;

@@ -5,9 +5,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use akvfs::class::{FilePath, ObjectKind, ObjectName, ObjectSpec};
+use akvfs::class::{FilePath, ObjectKind, ObjectName, ObjectSpec, Version};
+use akvfs::clock::Clock;
 use akvfs::delivery::fuse::{self, Mounted};
 use akvfs::fetch::{Demand, ObjectRef, Origin};
 use akvfs::render;
@@ -204,26 +205,31 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// A vault in memory. Counts requests; can fail or hold back each name.
 pub struct Fake {
+    /// Of ages and ends.
+    pub clock: Clock,
     state: Mutex<State>,
     changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
 struct State {
-    values: HashMap<String, (u32, Vec<u8>)>,
+    /// Every version, the newest last.
+    values: HashMap<String, Vec<Vec<u8>>>,
     failures: HashMap<String, Code>,
     held: HashSet<String>,
     lists: HashMap<ObjectKind, Vec<String>>,
     requests: Vec<String>,
+    ends: Option<SystemTime>,
 }
 
 impl Fake {
     pub fn new(values: &[(&str, &[u8])]) -> Arc<Self> {
         let state = State {
-            values: values.iter().map(|(n, v)| (n.to_string(), (1, v.to_vec()))).collect(),
+            values: values.iter().map(|(n, v)| (n.to_string(), vec![v.to_vec()])).collect(),
             ..State::default()
         };
-        Arc::new(Self { state: Mutex::new(state), changed: watch::channel(()).0 })
+        let (state, changed) = (Mutex::new(state), watch::channel(()).0);
+        Arc::new(Self { clock: Clock::adjustable(), state, changed })
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -233,10 +239,7 @@ impl Fake {
     }
 
     pub fn rotate(&self, name: &str, value: &[u8]) {
-        self.change(|state| {
-            let entry = state.values.get_mut(name).unwrap();
-            *entry = (entry.0 + 1, value.to_vec());
-        });
+        self.change(|state| state.values.get_mut(name).unwrap().push(value.to_vec()));
     }
 
     pub fn fail(&self, name: &str, code: Option<Code>) {
@@ -260,6 +263,11 @@ impl Fake {
         self.change(|state| state.held.remove(name));
     }
 
+    /// When the credential ends.
+    pub fn ends(&self, at: SystemTime) {
+        self.change(|state| state.ends = Some(at));
+    }
+
     /// Names of the requests so far.
     pub fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.clone()
@@ -280,12 +288,17 @@ impl Fake {
         if let Some(code) = state.failures.get(name) {
             return Err(Error::new(*code, "as the test says"));
         }
-        let (version, value) = state.values.get(name).unwrap();
+        let values = state.values.get(name).unwrap();
+        let version = match &object.version {
+            Version::Latest => values.len(),
+            Version::Exact(version) => usize::from_str_radix(version, 16).unwrap(),
+        };
+        let value = &values[version - 1];
         Ok(Arc::new(ObjectVersion {
             kind: object.kind,
             name: name.to_owned(),
             version: format!("{version:032x}"),
-            created: Some(1_700_000_000 + i64::from(*version)),
+            created: Some(1_700_000_000 + i64::try_from(version).unwrap()),
             expires: None,
             not_before: None,
             body: Body::Secret { value: Secret::new(value.clone()), content_type: None, kid: None },
@@ -294,6 +307,14 @@ impl Fake {
 }
 
 impl Origin for Fake {
+    fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    fn usable_until(&self) -> Option<SystemTime> {
+        self.state.lock().unwrap().ends
+    }
+
     fn get(
         &self,
         object: ObjectRef,
@@ -349,6 +370,16 @@ impl Tree {
     }
 
     pub fn with(origin: &Arc<Fake>, plan: Plan, options: fuse::Options, limits: Limits) -> Self {
+        Self::try_with(origin, plan, options, limits).unwrap()
+    }
+
+    /// The error of what must be there before the mount is.
+    pub fn try_with(
+        origin: &Arc<Fake>,
+        plan: Plan,
+        options: fuse::Options,
+        limits: Limits,
+    ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -359,8 +390,13 @@ impl Tree {
         let view = View::new(plan, origin.clone(), render::Options::default(), limits);
         let deadline = Instant::now() + Duration::from_secs(20);
         assert!(runtime.block_on(view.list_names(deadline)).is_empty());
-        let mounted = runtime.block_on(fuse::mount(view.clone(), dir.path(), options)).unwrap();
-        Self { view, mounted: Some(mounted), runtime, dir }
+        let mounted = runtime.block_on(async {
+            if limits.eager {
+                view.fill_all(deadline).await?;
+            }
+            fuse::mount(view.clone(), dir.path(), options).await
+        })?;
+        Ok(Self { view, mounted: Some(mounted), runtime, dir })
     }
 
     pub fn dir(&self) -> &Path {

@@ -44,7 +44,7 @@ impl Target {
 
     /// Makes the directory equal to what the view shows.
     pub(super) async fn write(&self, view: &View) -> Result<Written> {
-        let (shown, held) = (view.shown(), self.held.clone());
+        let (shown, held) = (view.shown()?, self.held.clone());
         let (path, options) = (self.path.clone(), self.options);
         let written = tokio::task::spawn_blocking(move || {
             let files: Vec<File<'_>> = shown

@@ -16,7 +16,7 @@ use super::target::Target;
 use super::{first, names};
 use crate::delivery::files::Written;
 use crate::error::{Error, Result};
-use crate::view::{Announcement, Layout};
+use crate::view::{Announcement, Layout, ObjectStatus};
 
 /// What is missing later is waited for so long at a time.
 const FILL: Duration = Duration::from_secs(30);
@@ -51,7 +51,8 @@ impl Watch {
         let view = &self.first.view;
         if let Some(on_change) = &self.on_change {
             let mut all = names(&written);
-            all.extend(view.shown().iter().map(|file| file.path().to_owned()));
+            let shown = view.shown().unwrap_or_default();
+            all.extend(shown.iter().map(|file| file.path().to_owned()));
             on_change.changed(all);
         }
         self.report(&written);
@@ -75,6 +76,8 @@ impl Watch {
                 Why::Asked(_) => false,
                 Why::Time => true,
             };
+            // Without these nothing could be written.
+            let fills = fills || view.status().objects.iter().any(|object| object.let_go);
             tokio::select! {
                 () = self.fill(), if fills => {}
                 () = stop.cancelled(), if fills => break,
@@ -112,7 +115,8 @@ impl Watch {
 
     /// Fetches what has no value: of a vault what was refused at the start, and what a history got.
     async fn fill(&self) {
-        if self.first.view.status().objects.iter().any(first::is_missing) {
+        let missing = |object: &ObjectStatus| object.let_go || first::is_missing(object);
+        if self.first.view.status().objects.iter().any(missing) {
             // The status says of each why it is missing, and so did the log.
             let _ = self.first.view.fill_all(Instant::now() + FILL).await;
         }

@@ -59,7 +59,7 @@ pub(super) struct Handler {
 
 impl Handler {
     /// Answers an OPEN whose value may have to be fetched first.
-    fn open_later(&self, opening: Opening, slot: Arc<Slot>) {
+    fn open_later(&self, mut opening: Opening, slot: Arc<Slot>) {
         let (view, notices) = (self.view.clone(), self.notices.clone());
         let deadline = Instant::now() + self.options.open_timeout;
         let openings = self.openings.clone();
@@ -67,7 +67,10 @@ impl Handler {
             let work = fill(&view, &notices, opening.id, &slot, openings.flags(), deadline);
             let filled = AssertUnwindSafe(work).catch_unwind().await;
             let outcome = match filled.unwrap_or_else(|_| Err(Error::task_failed())) {
-                Ok(()) => Ok(slot),
+                Ok(()) => {
+                    opening.held = true;
+                    Ok(slot)
+                }
                 Err(error) => Err(Refusal::from(&error)),
             };
             openings.answer(opening, outcome);
@@ -146,7 +149,7 @@ async fn fill(
     flags: FopenFlags,
     deadline: Instant,
 ) -> Result<()> {
-    view.fill(slot, deadline).await?;
+    view.open(id, slot, deadline).await?;
     if !slot.settled() {
         // Every file of the object showed the placeholder; each open tells about its own, and the
         // slot is settled when its whole object was told.
@@ -156,7 +159,8 @@ async fn fill(
                 true => None,
                 false => beyond_placeholder(view, file),
             };
-            notices.drop_attributes(inode(file), last).await?;
+            let told = notices.drop_attributes(inode(file), last).await;
+            told.inspect_err(|_| view.release(id))?;
         }
         slot.settle();
     }
@@ -280,8 +284,14 @@ impl Filesystem for Handler {
         }
         match self.view.slot(opening.id) {
             Ok(slot) if slot.settled() => {
-                opening.found();
-                self.openings.answer(opening, Ok(slot));
+                if self.view.hold(opening.id, &slot) {
+                    opening.held = true;
+                    opening.found();
+                    return self.openings.answer(opening, Ok(slot));
+                }
+                // Its bytes were let go of.
+                self.view.release(opening.id);
+                self.open_later(opening, slot);
             }
             Ok(slot) => self.open_later(opening, slot),
             Err(why) => self.openings.answer(opening, Err(why.into())),

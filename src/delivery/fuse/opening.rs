@@ -18,6 +18,8 @@ pub(super) struct Opening {
     pub(super) request: u64,
     /// Where opens are audited: who opens, and since when.
     pub(super) who: Option<Who>,
+    /// The view keeps the bytes for it.
+    pub(super) held: bool,
     reply: ReplyOpen,
 }
 
@@ -99,7 +101,7 @@ impl Openings {
             arrived: Instant::now(),
             cache_hit: false,
         });
-        Opening { id, request: request.unique().0, who, reply }
+        Opening { id, request: request.unique().0, who, held: false, reply }
     }
 
     /// What the kernel does with the pages of what is opened.
@@ -125,14 +127,14 @@ pub(super) struct Answers {
 
 impl Answers {
     pub(super) fn give(&self, opening: Opening, outcome: Outcome) {
-        let Opening { id, request, reply, .. } = opening;
+        let Opening { id, request, held, reply, .. } = opening;
         match outcome {
-            Ok(slot) => {
-                // Until its RELEASE, which only an opened file has.
-                self.view.hold(id, &slot);
-                reply.opened(handle(id), self.flags);
-            }
+            // Held until its RELEASE, which only an opened file has.
+            Ok(_) => reply.opened(handle(id), self.flags),
             Err(refusal) => {
+                if held {
+                    self.view.release(id);
+                }
                 reply.error(refusal.errno);
                 self.failures.tell("open", &self.view.path(id), request, &refusal);
             }

@@ -88,6 +88,14 @@ enum Looks {
     OneByOne,
 }
 
+/// How much may be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Enough,
+    /// For about half of everything.
+    Little,
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let failure = prop_oneof![
         Just(Failure::Throttled),
@@ -145,12 +153,13 @@ fn so_it_does_when_a_refresh_passes_things_over() {
 
 fn compare(cases: u32, kind: impl Strategy<Value = Objects>, looks: Looks) {
     let layout = prop_oneof![Just(Layout::Atomic), Just(Layout::Flat)];
-    let histories = (layout, kind, prop::collection::vec(op(), 1..LONGEST));
+    let room = prop_oneof![Just(Room::Enough), Just(Room::Little)];
+    let histories = (layout, kind, room, prop::collection::vec(op(), 1..LONGEST));
     let config = Config { cases: cases * scale(), failure_persistence: None, ..Config::default() };
-    let ran = TestRunner::new(config).run(&histories, |(layout, kind, ops)| {
+    let ran = TestRunner::new(config).run(&histories, |(layout, kind, room, ops)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let mut world = World::new(layout, kind, looks).await;
+            let mut world = World::new(layout, kind, looks, room).await;
             for op in &ops {
                 world.does(op).await;
             }
@@ -164,11 +173,33 @@ fn compare(cases: u32, kind: impl Strategy<Value = Objects>, looks: Looks) {
 /// Found by chance: a history that went and came back between two looks of the model.
 #[tokio::test]
 async fn a_history_goes_and_comes_back_at_once() {
-    let mut world = World::new(Layout::Flat, Objects::History, Looks::Together).await;
+    let mut world = World::new(Layout::Flat, Objects::History, Looks::Together, Room::Enough).await;
     let before = [Op::Rotate(2), Op::Refresh, Op::Slow(2), Op::Rotate(2), Op::Refresh];
     let opens = [Op::Deliver(0), Op::OpenOld(10), Op::Open(2), Op::Hours(25), Op::Deliver(1)];
     let fails = [Op::Refresh, Op::Deliver(0), Op::Fail(2, Failure::Throttled), Op::Refresh];
     for op in before.iter().chain(&opens).chain(&fails).chain(&[Op::Deliver(0)]) {
+        world.does(op).await;
+    }
+    world.ends().await;
+}
+
+/// Found by chance: an open that joined the fetch of somebody who lets go of nothing that is shown.
+#[tokio::test]
+async fn an_open_makes_room_whoever_began_to_fetch() {
+    let mut world = World::new(Layout::Flat, Objects::History, Looks::Together, Room::Little).await;
+    for op in [Op::Slow(0), Op::Rotate(2), Op::FillAll, Op::Refresh, Op::OpenOld(5)] {
+        world.does(&op).await;
+    }
+    world.ends().await;
+}
+
+/// Found by chance: two births of one version, opened at the same time.
+#[tokio::test]
+async fn what_another_birth_got_back_needs_no_second_room() {
+    let mut world =
+        World::new(Layout::Atomic, Objects::SeparateFiles, Looks::Together, Room::Little).await;
+    let opens = [Op::OpenLate(8), Op::OpenOld(7), Op::Release(0), Op::Release(0)];
+    for op in [Op::Delete(0), Op::Refresh].iter().chain(&opens) {
         world.does(op).await;
     }
     world.ends().await;

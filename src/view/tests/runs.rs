@@ -77,7 +77,7 @@ async fn a_vault_that_hangs_ends_a_run_and_everything_goes_when_it_must() {
         let expected = format!("{} of {MANY} objects were not looked at", MANY - done.checked);
         assert!(said.contains(&expected), "{said}");
         assert_eq!((done.failures.len(), stale(&view)), (done.checked + 1, done.checked));
-        assert_eq!(view.shown().len(), MANY);
+        assert_eq!(view.shown().unwrap().len(), MANY);
         // The next one goes on with the others.
         assert_eq!(fake.requests().len(), done.checked);
         view.refresh(soon()).await;
@@ -169,7 +169,7 @@ async fn a_history_that_was_passed_over_goes_as_a_whole_when_it_must() {
     view.refresh(soon()).await;
     assert_eq!(view.status().objects.len(), 3);
     assert!(view.status().objects.iter().all(|one| one.withdrawn == Some(Code::Unavailable)));
-    assert!(view.shown().is_empty());
+    assert!(view.shown().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ fn shown(view: &View) -> Vec<(String, String)> {
     let text = |file: &super::super::ShownFile| {
         (file.path().to_owned(), file.contents().expose_str().unwrap().to_owned())
     };
-    view.shown().iter().map(text).collect()
+    view.shown().unwrap().iter().map(text).collect()
 }
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -23,10 +23,10 @@ async fn everything_is_fetched_once_and_shown_in_the_plans_order() {
         let mut objects = vec![object("z"), nested];
         objects.extend((0..10).map(|n| object(&format!("n{n}"))));
         let (fake, view) = view_of(layout, objects, limits);
-        assert!(view.shown().is_empty());
+        assert!(view.shown().unwrap().is_empty());
         view.fill_all(soon()).await.unwrap();
         assert_eq!(fake.requests().len(), 12);
-        let files = view.shown();
+        let files = view.shown().unwrap();
         assert_eq!((files[0].path(), files[0].mode()), ("z", 0o444));
         assert_eq!((files[1].path(), files[1].mode()), ("a/b", 0o440));
         assert_eq!(files[1].contents().expose(), b"nested 1");
