@@ -48,6 +48,8 @@ pub(super) fn expiry(assertion: &Secret) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class::{Assertion, Claim, Tenant};
+    use crate::identity::usable_until;
 
     fn token(payload: &str) -> Secret {
         Secret::from_string(format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(payload)))
@@ -62,6 +64,21 @@ mod tests {
         }
         assert_eq!(expiry(&Secret::from("no dots")), None);
         assert_eq!(expiry(&Secret::from("a.%%%.c")), None);
+    }
+
+    #[test]
+    fn only_a_token_that_was_handed_over_ends() {
+        let claim = |assertion| Claim::Workload {
+            tenant: Tenant::parse("tenant").unwrap(),
+            client_id: "client".to_owned(),
+            assertion,
+        };
+        let token = token(r#"{"exp":1700000000}"#);
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 - 30);
+        assert_eq!(usable_until(&claim(Assertion::Token(token))), Some(end));
+        assert_eq!(usable_until(&claim(Assertion::Token(Secret::from("opaque")))), None);
+        assert_eq!(usable_until(&claim(Assertion::File("token".into()))), None);
+        assert_eq!(usable_until(&Claim::Managed { client_id: None }), None);
     }
 
     #[cfg(unix)]
