@@ -7,12 +7,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::slot::{Content, Slot};
 use super::{NodeId, View};
 use crate::budget::Reserved;
 use crate::error::{Code, Error, Result};
+
+/// Who waits for room looks again after this time, whether somebody has closed a file or not.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// Who needs room, and so what goes for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +49,14 @@ impl View {
             let room = wish.slot.map_or(wish.room, |slot| self.room_of(slot, wish.room));
             let outcome = self.room_now(bytes, room);
             let waits = outcome.is_err() && room == Room::Open && bytes <= self.budget.limit();
-            if !waits
-                || end <= Instant::now()
-                || tokio::time::timeout_at(end.into(), closed).await.is_err()
-            {
+            let now = Instant::now();
+            if !waits || end <= now {
                 return outcome;
             }
+            // A reader that has its bytes and has closed its file may hold them a moment longer here, and
+            // nobody tells when it lets go.
+            let again = end.min(now + AGAIN);
+            let _ = tokio::time::timeout_at(again.into(), closed).await;
         }
     }
 

@@ -22,7 +22,7 @@ fn whole(file: &mut std::fs::File) -> Vec<u8> {
     bytes
 }
 
-root_test! {
+mount_test! {
     fn a_full_tree_lets_go_of_what_nobody_has_open() {
         // Room for two of three.
         let limits = Limits { max_bytes: 25_000, ..Limits::default() };
@@ -76,7 +76,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn a_vault_that_times_out_is_left_alone_for_a_while() {
         let names: Vec<String> = (0..20).map(|n| format!("name{n}")).collect();
         let values: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), &b"late"[..])).collect();
@@ -122,7 +122,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn an_eager_mount_has_everything_or_is_not_there() {
         let limits = Limits { eager: true, ..Limits::default() };
         for layout in [Layout::Atomic, Layout::Flat] {
@@ -153,7 +153,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn what_nobody_opened_is_fetched_before_the_credential_ends() {
         let names: Vec<String> = (0..40).map(|n| format!("name{n}")).collect();
         let values: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), &b"value"[..])).collect();
@@ -179,7 +179,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn an_old_version_is_readable_while_it_is_open_and_ten_minutes() {
         for layout in [Layout::Atomic, Layout::Flat] {
             let vault = Fake::new(&[("one", b"value 0"), ("two", b"other")]);

@@ -201,3 +201,24 @@ async fn who_wants_all_at_once_is_told_when_it_does_not_fit() {
         assert_eq!(shown[1].contents().expose(), b"b 1");
     }
 }
+
+#[tokio::test]
+async fn bytes_that_a_reader_holds_a_moment_after_its_close_are_waited_for() {
+    let (_fake, view) = full(Layout::Atomic);
+    for name in ["a", "b"] {
+        let id = open(&view, name).await.unwrap();
+        view.release(id);
+    }
+    // Nobody says when these are let go of.
+    let held: Vec<_> = [0, 1]
+        .map(|at| view.generations().current.slots[at].content().unwrap().files().ok().unwrap())
+        .into();
+    let opener = tokio::spawn({
+        let view = view.clone();
+        async move { open(&view, "c").await.map(|id| text(&view, id).unwrap()) }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!opener.is_finished());
+    drop(held);
+    assert_eq!(opener.await.unwrap().unwrap(), "c 1");
+}
