@@ -197,14 +197,17 @@ mount_test! {
                 vault.rotate("one", format!("value {version}").as_bytes());
                 assert_eq!(tree.refresh().changed, ["one"]);
             }
-            assert_eq!(tree.view.status().retired, 59);
+            let retired = tree.view.status().retired;
+            assert!((57..=59).contains(&retired), "{retired}");
             if layout == Layout::Atomic {
                 assert_eq!(std::fs::read(first.join("one")).unwrap(), b"value 0");
                 assert_eq!(std::fs::read(first.join("two")).unwrap(), b"other");
             }
             vault.clock.advance(MINUTE);
             tree.refresh();
-            assert_eq!(tree.view.status().retired, 54);
+            // The test itself takes some seconds, each ten of them worth one.
+            let retired = tree.view.status().retired;
+            assert!((52..=54).contains(&retired), "{retired}");
             if layout == Layout::Atomic {
                 assert!(std::fs::read(first.join("two")).is_err());
             }
