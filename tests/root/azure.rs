@@ -14,10 +14,30 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::canary;
-use crate::support::{end_with_thread, eventually, run};
+use crate::support::{
+    PLAIN_USER, end_with_thread, eventually, is_root, open_device_to_all, run, table,
+};
 
 const AKVFS: &str = env!("CARGO_BIN_EXE_akvfs");
 const IMDS: &str = "169.254.169.254:80";
+
+/// The program at a place that everybody can reach.
+const FOR_ALL: &str = "akvfs";
+
+/// Takes root's rights from this thread, for ever.
+fn as_user(user: u32, body: impl FnOnce()) {
+    // The library's calls are for all threads of the process, the kernel's for the one that calls.
+    // SAFETY: three system calls without pointers that are followed.
+    let results = unsafe {
+        [
+            libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()),
+            libc::syscall(libc::SYS_setresgid, user, user, user),
+            libc::syscall(libc::SYS_setresuid, user, user, user),
+        ]
+    };
+    assert_eq!(results, [0; 3]);
+    body();
+}
 
 /// The namespace's Azure.
 pub struct Azure {
@@ -36,12 +56,16 @@ impl Azure {
     /// With an emulator that differs.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         run("ip", &["link", "set", "lo", "up"]);
-        run("ip", &["address", "add", "169.254.169.254/32", "dev", "lo"]);
+        run("ip", &["address", "replace", "169.254.169.254/32", "dev", "lo"]);
         canary::capture_logs();
         let dir = tempfile::tempdir().unwrap();
         let hosts = dir.path().join("hosts");
         let names = "127.0.0.1 localhost login.microsoftonline.com akvfs-dev.vault.azure.net\n";
         std::fs::write(&hosts, names).unwrap();
+        // Nothing can be mounted on a file of a machine before this one, which is gone.
+        for _ in table(Path::new("/etc/hosts")) {
+            run("umount", &["/etc/hosts"]);
+        }
         run("mount", &["--bind", hosts.to_str().unwrap(), "/etc/hosts"]);
         let value = canary::value("secret1");
         let seed = Seed::default_seed().unwrap().secret("secret1", &["an older value", &value]);
@@ -69,8 +93,33 @@ impl Azure {
     pub fn akvfs(&self, args: &[&str]) -> Command {
         let program = std::env::var_os("AKVFS_TEST_BINARY").unwrap_or_else(|| AKVFS.into());
         let mut command = Command::new(program);
+        if !is_root() {
+            command = Command::new(self.path(FOR_ALL));
+            command.env("XDG_RUNTIME_DIR", self.path("run"));
+        }
         command.args(args).env("SSL_CERT_FILE", self.path("ca.pem"));
         command
+    }
+
+    /// Does it once more as a plain user, who owns this machine's directory from then on: on a thread with
+    /// that user's rights, and so are the programs that it starts.
+    pub fn as_a_plain_user(&self, body: impl FnOnce() + Send) {
+        open_device_to_all();
+        canary::open_to_all();
+        run("chmod", &["755", self.dir.path().to_str().unwrap()]);
+        std::fs::create_dir_all(self.path("run")).unwrap();
+        let owned = std::fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        for path in owned.chain([self.dir.path().to_owned()]) {
+            std::os::unix::fs::lchown(path, Some(PLAIN_USER), Some(PLAIN_USER)).unwrap();
+        }
+        // The program may lie where users cannot go.
+        std::fs::write(self.path(FOR_ALL), "").unwrap();
+        run("mount", &["--bind", AKVFS, self.path(FOR_ALL).to_str().unwrap()]);
+        let done = std::thread::scope(|scope| scope.spawn(|| as_user(PLAIN_USER, body)).join());
+        run("umount", &["--lazy", self.path(FOR_ALL).to_str().unwrap()]);
+        if let Err(panic) = done {
+            std::panic::resume_unwind(panic);
+        }
     }
 
     pub fn output(&self, args: &[&str]) -> Output {

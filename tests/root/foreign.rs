@@ -46,18 +46,20 @@ const PROGRAMS: [&str; 27] = [
     "test -s $D/short && test -s $D/large && find $D/ -type f -size +0 | wc -l",
 ];
 
-/// The programs, and files for them.
+/// The programs, and files for them. Made by root in a file system of this test's namespace, where the same
+/// test finds them as a plain user.
 struct Workshop {
-    dir: tempfile::TempDir,
     plain: PathBuf,
     vault: Arc<Fake>,
 }
 
+const PLACE: &str = "/mnt";
+
 impl Workshop {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (plain, tools) = (dir.path().join("plain"), dir.path().join("tools"));
-        std::fs::create_dir(&plain).unwrap();
+    fn furnish(plain: &Path) {
+        run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs", PLACE]);
+        let tools = Self::tools();
+        std::fs::create_dir(plain).unwrap();
         std::fs::create_dir(&tools).unwrap();
         let file = |name: &str| plain.join(name).to_str().unwrap().to_owned();
         run(
@@ -124,9 +126,18 @@ impl Workshop {
         let program = tools.join("read");
         let source = sources.join("read.go");
         run("go", &["build", "-o", program.to_str().unwrap(), source.to_str().unwrap()]);
+        // Keys are for their owner alone, where they are made.
+        run("chmod", &["-R", "a+rX", PLACE]);
+    }
+
+    fn new() -> Self {
+        let plain = Path::new(PLACE).join("plain");
+        if !plain.exists() {
+            Self::furnish(&plain);
+        }
         let values = FILES.map(|name| (name, std::fs::read(plain.join(name)).unwrap()));
         let values = values.each_ref().map(|(name, value)| (*name, value.as_slice()));
-        Self { plain, vault: Fake::new(&values), dir }
+        Self { plain, vault: Fake::new(&values) }
     }
 
     /// A tree of them that nobody has read anything of.
@@ -134,8 +145,8 @@ impl Workshop {
         Tree::new(&self.vault, layout, &FILES)
     }
 
-    fn tools(&self) -> PathBuf {
-        self.dir.path().join("tools")
+    fn tools() -> PathBuf {
+        Path::new(PLACE).join("tools")
     }
 
     /// Runs a shell line over the files in this directory.
@@ -143,7 +154,8 @@ impl Workshop {
         let scratch = tempfile::tempdir().unwrap();
         let nginx = format!(
             "pid nginx.pid; error_log stderr; events {{}}\n\
-             http {{ access_log off; server {{ listen 127.0.0.1:8443 ssl; \
+             http {{ access_log off; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; \
+             uwsgi_temp_path t4; scgi_temp_path t5; server {{ listen 127.0.0.1:8443 ssl; \
              ssl_certificate {0}/cert; ssl_certificate_key {0}/key; }} }}\n",
             files.display()
         );
@@ -151,7 +163,7 @@ impl Workshop {
         Command::new("bash")
             .args(["-euo", "pipefail", "-c", line])
             .env("D", files)
-            .env("TOOLS", self.tools())
+            .env("TOOLS", Self::tools())
             .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap()))
             .current_dir(scratch.path())
             .output()
@@ -159,7 +171,7 @@ impl Workshop {
     }
 }
 
-root_test! {
+mount_test! {
     fn programs_of_others_read_cold_files_as_they_read_plain_ones() {
         let workshop = Workshop::new();
         for line in PROGRAMS {
@@ -188,7 +200,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn only_sizes_that_are_printed_before_any_open_differ() {
         let workshop = Workshop::new();
         for line in ["stat -c %s $D/large", "ls -l $D/large | cut -d' ' -f5"] {
@@ -200,7 +212,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn gos_own_judge_of_file_systems_finds_nothing() {
         let workshop = Workshop::new();
         for layout in [Layout::Flat, Layout::Atomic] {

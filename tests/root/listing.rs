@@ -60,117 +60,142 @@ fn collection(azure: &Azure, kind: &str) -> Value {
     all.iter().find(|one| one["type"] == kind).unwrap().clone()
 }
 
+fn names_follow(azure: &Azure) {
+    let control = azure.emulator.control();
+    let output = mount(azure, URL, &[]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let dir = azure.path("vault");
+    let secrets = dir.join("secrets");
+    assert_eq!(names(&dir), ["certificates", "keys", "secrets"]);
+    assert_eq!(names(&dir.join("keys")), [""; 0]);
+    assert_eq!(names(&secrets), ["read", "third", "unread"]);
+    let mut open = std::fs::File::open(secrets.join("read")).unwrap();
+    std::io::Read::read(&mut open, &mut [0; 4]).unwrap();
+
+    assert!(!secrets.join("new").exists());
+    let value = canary::value("new");
+    control.set_secret(VAULT, "new", value.as_str()).unwrap();
+    eventually("a new name", || secrets.join("new").exists());
+    assert_eq!(std::fs::read_to_string(secrets.join("new")).unwrap(), value);
+    for name in ["read", "unread"] {
+        control.delete(VAULT, ObjectKind::Secret, name).unwrap();
+    }
+    eventually("deleted ones are gone", || names(&secrets) == ["new", "third"]);
+    assert!(!secrets.join("read").exists() && !secrets.join("unread").exists());
+    let read = std::io::Read::read(&mut open, &mut [0; 4]);
+    assert_eq!(read.unwrap_err().raw_os_error(), Some(ESTALE));
+    let again = canary::value("again");
+    control.set_secret(VAULT, "read", again.as_str()).unwrap();
+    eventually("it is back", || secrets.join("read").exists());
+    // That it was not there is remembered for some seconds.
+    eventually("its value", || {
+        std::fs::read_to_string(secrets.join("read")).is_ok_and(|value| value == again)
+    });
+
+    control.always(Where::vault(VAULT), Trouble::Status(503));
+    eventually("the list is stale", || !collection(azure, "secret")["stale_since"].is_null());
+    let said = collection(azure, "secret");
+    assert_eq!((&said["names"], &said["error"]["code"]), (&3.into(), &"unavailable".into()));
+    assert_eq!(names(&secrets), ["new", "read", "third"]);
+    assert_eq!(std::fs::read_to_string(secrets.join("new")).unwrap(), value);
+    control.clear_faults();
+    control.set_secret(VAULT, "late", value.as_str()).unwrap();
+    eventually("the vault is followed again", || secrets.join("late").exists());
+    assert!(collection(azure, "secret")["stale_since"].is_null());
+    unmount(azure);
+}
+
 network_test! {
     fn a_whole_vaults_names_follow_the_vault_and_outlast_an_outage() {
-        let azure = azure();
-        let control = azure.emulator.control();
-        let output = mount(&azure, URL, &[]);
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        let dir = azure.path("vault");
-        let secrets = dir.join("secrets");
-        assert_eq!(names(&dir), ["certificates", "keys", "secrets"]);
-        assert_eq!(names(&dir.join("keys")), [""; 0]);
-        assert_eq!(names(&secrets), ["read", "third", "unread"]);
-        let mut open = std::fs::File::open(secrets.join("read")).unwrap();
-        std::io::Read::read(&mut open, &mut [0; 4]).unwrap();
-
-        assert!(!secrets.join("new").exists());
-        let value = canary::value("new");
-        control.set_secret(VAULT, "new", value.as_str()).unwrap();
-        eventually("a new name", || secrets.join("new").exists());
-        assert_eq!(std::fs::read_to_string(secrets.join("new")).unwrap(), value);
-        for name in ["read", "unread"] {
-            control.delete(VAULT, ObjectKind::Secret, name).unwrap();
-        }
-        eventually("deleted ones are gone", || names(&secrets) == ["new", "third"]);
-        assert!(!secrets.join("read").exists() && !secrets.join("unread").exists());
-        let read = std::io::Read::read(&mut open, &mut [0; 4]);
-        assert_eq!(read.unwrap_err().raw_os_error(), Some(ESTALE));
-        let again = canary::value("again");
-        control.set_secret(VAULT, "read", again.as_str()).unwrap();
-        eventually("it is back", || secrets.join("read").exists());
-        // That it was not there is remembered for some seconds.
-        eventually("its value", || {
-            std::fs::read_to_string(secrets.join("read")).is_ok_and(|value| value == again)
-        });
-
-        control.always(Where::vault(VAULT), Trouble::Status(503));
-        eventually("the list is stale", || !collection(&azure, "secret")["stale_since"].is_null());
-        let said = collection(&azure, "secret");
-        assert_eq!((&said["names"], &said["error"]["code"]), (&3.into(), &"unavailable".into()));
-        assert_eq!(names(&secrets), ["new", "read", "third"]);
-        assert_eq!(std::fs::read_to_string(secrets.join("new")).unwrap(), value);
-        control.clear_faults();
-        control.set_secret(VAULT, "late", value.as_str()).unwrap();
-        eventually("the vault is followed again", || secrets.join("late").exists());
-        assert!(collection(&azure, "secret")["stale_since"].is_null());
-        unmount(&azure);
+        let machine = azure();
+        names_follow(&machine);
+        drop(machine);
+        let machine = azure();
+        machine.as_a_plain_user(|| names_follow(&machine));
     }
+}
+
+fn role_is_named(azure: &Azure) {
+    let control = azure.emulator.control();
+    let permit = |kind, allow| control.permit(SYSTEM_IDENTITY, kind, Verb::List, allow).unwrap();
+    permit(ObjectKind::Key, false);
+    permit(ObjectKind::Certificate, false);
+    let output = mount(azure, URL, &[]);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for collection in ["keys", "certificates"] {
+        let note =
+            format!("note: {collection}/ is empty: the names of {collection} cannot be listed");
+        assert!(said.contains(&note) && said.contains("Key Vault Crypto User"), "{said}");
+    }
+    let dir = azure.path("vault");
+    assert_eq!(names(&dir.join("secrets")), ["read", "third", "unread"]);
+    assert_eq!(names(&dir.join("keys")), [""; 0]);
+    let status = collection(azure, "key");
+    assert_eq!(status["error"]["code"], "forbidden", "{status}");
+    assert!(status["error"]["message"].as_str().unwrap().contains("Key Vault Crypto User"));
+    assert!(collection(azure, "secret")["error"].is_null());
+    // It was told, and is no failure from now on.
+    let refreshed = azure.output(&["refresh", dir.to_str().unwrap()]);
+    assert!(refreshed.status.success(), "{}", text(&refreshed.stderr));
+    // A role works when Azure has it, without a new mount.
+    permit(ObjectKind::Key, true);
+    eventually("keys may be listed", || collection(azure, "key")["error"].is_null());
+    unmount(azure);
+
+    for (url, kind) in [(URL, None), ("https://akvfs-dev.vault.azure.net/keys", Some(()))] {
+        permit(ObjectKind::Secret, kind.is_some());
+        permit(ObjectKind::Key, false);
+        let output = mount(azure, url, &[]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("cannot be listed") && said.contains("Key Vault Secrets User"),
+            "{said}"
+        );
+    }
+    // Who writes files must know all names: one that is not told would be taken for a deleted one.
+    let files = azure.path("files");
+    let output = azure.output(&["sync", URL, files.to_str().unwrap(), "--identity", "managed"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(!files.join("secrets").exists());
 }
 
 network_test! {
     fn a_missing_list_permission_names_the_role() {
-        let azure = azure();
-        let control = azure.emulator.control();
-        let permit = |kind, allow| control.permit(SYSTEM_IDENTITY, kind, Verb::List, allow).unwrap();
-        permit(ObjectKind::Key, false);
-        permit(ObjectKind::Certificate, false);
-        let output = mount(&azure, URL, &[]);
-        let said = text(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        for collection in ["keys", "certificates"] {
-            let note = format!("note: {collection}/ is empty: the names of {collection} cannot be listed");
-            assert!(said.contains(&note) && said.contains("Key Vault Crypto User"), "{said}");
-        }
-        let dir = azure.path("vault");
-        assert_eq!(names(&dir.join("secrets")), ["read", "third", "unread"]);
-        assert_eq!(names(&dir.join("keys")), [""; 0]);
-        let status = collection(&azure, "key");
-        assert_eq!(status["error"]["code"], "forbidden", "{status}");
-        assert!(status["error"]["message"].as_str().unwrap().contains("Key Vault Crypto User"));
-        assert!(collection(&azure, "secret")["error"].is_null());
-        // It was told, and is no failure from now on.
-        let refreshed = azure.output(&["refresh", dir.to_str().unwrap()]);
-        assert!(refreshed.status.success(), "{}", text(&refreshed.stderr));
-        // A role works when Azure has it, without a new mount.
-        permit(ObjectKind::Key, true);
-        eventually("keys may be listed", || collection(&azure, "key")["error"].is_null());
-        unmount(&azure);
-
-        for (url, kind) in [(URL, None), ("https://akvfs-dev.vault.azure.net/keys", Some(()))] {
-            permit(ObjectKind::Secret, kind.is_some());
-            permit(ObjectKind::Key, false);
-            let output = mount(&azure, url, &[]);
-            let said = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{said}");
-            assert!(said.contains("cannot be listed") && said.contains("Key Vault Secrets User"), "{said}");
-        }
-        // Who writes files must know all names: one that is not told would be taken for a deleted one.
-        let files = azure.path("files");
-        let output = azure.output(&["sync", URL, files.to_str().unwrap(), "--identity", "managed"]);
-        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-        assert!(!files.join("secrets").exists());
+        let machine = azure();
+        role_is_named(&machine);
+        drop(machine);
+        let machine = azure();
+        machine.as_a_plain_user(|| role_is_named(&machine));
     }
+}
+
+fn names_come_later(azure: &Azure) {
+    let control = azure.emulator.control();
+    control.always(Where::vault(VAULT), Trouble::Status(503));
+    let output = mount(azure, URL, &["--list-timeout", "1s"]);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("note: secrets/ is empty until it works"), "{said}");
+    let dir = azure.path("vault");
+    assert_eq!(names(&dir), ["certificates", "keys", "secrets"]);
+    assert_eq!(names(&dir.join("secrets")), [""; 0]);
+    assert!(!dir.join("secrets/read").exists());
+    assert_eq!(collection(azure, "secret")["error"]["code"], "unavailable");
+    control.clear_faults();
+    eventually("the names", || names(&dir.join("secrets")).len() == 3);
+    assert!(dir.join("secrets/read").exists());
+    unmount(azure);
 }
 
 network_test! {
     fn a_vault_that_is_down_is_mounted_without_names_and_gets_them_later() {
-        let azure = azure();
-        let control = azure.emulator.control();
-        control.always(Where::vault(VAULT), Trouble::Status(503));
-        let output = mount(&azure, URL, &["--list-timeout", "1s"]);
-        let said = text(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        assert!(said.contains("note: secrets/ is empty until it works"), "{said}");
-        let dir = azure.path("vault");
-        assert_eq!(names(&dir), ["certificates", "keys", "secrets"]);
-        assert_eq!(names(&dir.join("secrets")), [""; 0]);
-        assert!(!dir.join("secrets/read").exists());
-        assert_eq!(collection(&azure, "secret")["error"]["code"], "unavailable");
-        control.clear_faults();
-        eventually("the names", || names(&dir.join("secrets")).len() == 3);
-        assert!(dir.join("secrets/read").exists());
-        unmount(&azure);
+        let machine = azure();
+        names_come_later(&machine);
+        drop(machine);
+        let machine = azure();
+        machine.as_a_plain_user(|| names_come_later(&machine));
     }
 }
 

@@ -74,7 +74,7 @@ pub fn as_root_and_as_a_plain_user(path: &str, body: impl Fn()) {
     });
 }
 
-const PLAIN_USER: u32 = 65534;
+pub const PLAIN_USER: u32 = 65534;
 
 fn plain_marker(name: &str) -> String {
     format!("{name}, as a plain user")
@@ -91,6 +91,7 @@ pub fn open_device_to_all() {
     run("umount", &["--lazy", devices]);
 }
 
+/// Of this thread.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
