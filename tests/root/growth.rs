@@ -82,7 +82,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-root_test! {
+mount_test! {
     fn ten_thousand_files_stay_within_their_budget() {
         let runtime = runtime();
         let dir = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn days_of_refreshes_do_not_grow_a_tree() {
         for layout in [Layout::Atomic, Layout::Flat] {
             let runtime = runtime();
