@@ -10,7 +10,8 @@ use akvfs::delivery::fuse;
 use akvfs::view::{Layout, Limits, View};
 
 use super::support::{
-    Fake, MARKER, Tree, eventually, is_root, open_device_to_all, plan, run, show_connections, table,
+    Fake, MARKER, Tree, eventually, is_root, open_device_to_all, plan, run, scale,
+    show_connections, table,
 };
 
 mount_test! {
@@ -104,6 +105,81 @@ root_test! {
         assert_eq!(table(tree.dir()).len(), 2);
         run("umount", &[&dir]);
         fuse::unmount(tree.dir()).unwrap();
+    }
+}
+
+root_test! {
+    fn a_mount_that_was_moved_is_unmounted_where_it_is_now() {
+        let vault = Fake::new(&[("one", b"first")]);
+        let mut tree = Tree::new(&vault, Layout::Atomic, &["one"]);
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("new place");
+        std::fs::create_dir(&path).unwrap();
+        run("mount", &["--move", tree.dir().to_str().unwrap(), path.to_str().unwrap()]);
+        assert_eq!(std::fs::read(path.join("one")).unwrap(), b"first");
+        // What stands at its old place is not it.
+        run("mount", &["-t", "tmpfs", "tmpfs", tree.dir().to_str().unwrap()]);
+        tree.runtime.block_on(tree.mounted.take().unwrap().unmount()).unwrap();
+        assert_eq!((table(&path).len(), table(tree.dir()).len()), (0, 1));
+        run("umount", &[tree.dir().to_str().unwrap()]);
+        // One that cannot be reached where it is now is not gone.
+        let mut tree = Tree::new(&vault, Layout::Atomic, &["one"]);
+        run("mount", &["--move", tree.dir().to_str().unwrap(), path.to_str().unwrap()]);
+        run("mount", &["-t", "tmpfs", "tmpfs", path.to_str().unwrap()]);
+        let error = tree.runtime.block_on(tree.mounted.take().unwrap().unmount()).unwrap_err();
+        assert!(error.message().contains("another mount stands on it"), "{error}");
+        run("umount", &[path.to_str().unwrap()]);
+        fuse::unmount(&path).unwrap();
+    }
+}
+
+root_test! {
+    fn an_unmount_takes_no_other_mount_whoever_turns_the_path() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        let vault = Fake::new(&[("one", b"first")]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let (ours, theirs) = (path("way/tree"), path("theirs/tree"));
+        std::fs::create_dir_all(&ours).unwrap();
+        std::fs::create_dir_all(&theirs).unwrap();
+        std::os::unix::fs::symlink(path("theirs"), path("link")).unwrap();
+        run("mount", &["-t", "tmpfs", "tmpfs", theirs.to_str().unwrap()]);
+        // A long table takes long to look through: there is time for the path to turn.
+        std::fs::create_dir(path("other")).unwrap();
+        for _ in 0..500 {
+            rustix::mount::mount_bind(path("theirs"), path("other")).unwrap();
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let turning = std::sync::atomic::AtomicBool::new(true);
+        for _ in 0..20 * scale() {
+            let view = View::new(
+                plan(Layout::Atomic, &["one"]),
+                vault.clone(),
+                akvfs::render::Options::default(),
+                Limits::default(),
+            );
+            let mounted = runtime.block_on(fuse::mount(view, &ours, fuse::Options::default())).unwrap();
+            turning.store(true, std::sync::atomic::Ordering::Relaxed);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while turning.load(std::sync::atomic::Ordering::Relaxed) {
+                        for _ in 0..2 {
+                            let flags = RenameFlags::EXCHANGE;
+                            renameat_with(CWD, path("way"), CWD, path("link"), flags).unwrap();
+                        }
+                    }
+                });
+                // It may find nothing, or what is not akvfs's.
+                for _ in 0..30 {
+                    let _ = fuse::unmount(&ours);
+                }
+                turning.store(false, std::sync::atomic::Ordering::Relaxed);
+            });
+            assert_eq!(table(&theirs).len(), 1, "a stranger's mount was taken");
+            runtime.block_on(mounted.unmount()).unwrap();
+            assert_eq!(table(&ours).len(), 0);
+        }
+        run("umount", &[theirs.to_str().unwrap()]);
     }
 }
 

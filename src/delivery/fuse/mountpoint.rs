@@ -214,13 +214,13 @@ const NOT_CONNECTED: i32 = rustix::io::Errno::NOTCONN.raw_os_error();
 /// Makes sure that the directory can be mounted on: an old mount of ours whose server died is taken
 /// away, a live one is refused.
 pub(super) fn clear(dir: &Path) -> Result<()> {
-    if found(dir)?.is_some_and(|mount| mount.ours) {
+    if let Some(mount) = found(dir)?.filter(|mount| mount.ours) {
         if state(dir) != State::Dead {
             return Err(Error::new(Code::Local, format!("{} is mounted already", dir.display()))
                 .fix(format!("akvfs unmount {}", dir.display())));
         }
         tracing::warn!(dir = %dir.display(), "removing a mount whose server has died");
-        detach(dir)?;
+        detach(dir, &mount)?;
     }
     match state(dir) {
         State::Directory => Ok(()),
@@ -279,9 +279,20 @@ pub(crate) fn owner(dir: &Path) -> Result<Option<u32>> {
     Ok(found(dir)?.and_then(|mount| mount.user))
 }
 
-/// Whether the mount is still at the directory, perhaps below others.
-pub(super) fn buried(dir: &Path, mount: &Found) -> Result<bool> {
-    Ok(topmost(&table()?, dir, Some(mount.id.into())).as_ref() == Some(mount))
+/// Where the mount is by now: somebody may have moved it. Nothing: it is gone.
+///
+/// # Errors
+/// It is there, and no path leads to it.
+pub(super) fn place(mount: &Found) -> Result<Option<PathBuf>> {
+    let table = table()?;
+    let Some((point, _)) = lines(&table).find(|(_, found)| found == mount) else { return Ok(None) };
+    if found(&point)?.as_ref() == Some(mount) {
+        return Ok(Some(point));
+    }
+    let dir = point.display();
+    let what = format!("cannot unmount {dir}: another mount stands on it, or on a directory above");
+    Err(Error::new(Code::Local, what)
+        .fix(format!("unmount that one, then run akvfs unmount {dir}")))
 }
 
 /// The root of our mount, writable; for a short time, since a plain user's mount is in use meanwhile.
@@ -289,17 +300,11 @@ pub(super) fn buried(dir: &Path, mount: &Found) -> Result<bool> {
 /// Fails where the path does not lead to our mount: it was moved or unmounted, or another one hides it. It
 /// asks no filesystem anything but the directories on the way.
 pub(super) fn writable(dir: &Path, mount: &Found) -> io::Result<OwnedFd> {
-    let elsewhere = || io::Error::other("the path does not lead to this mount");
     if found(dir).ok().flatten().as_ref() != Some(mount) {
         return Err(elsewhere());
     }
     if !privileged() {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = open(dir, flags, Mode::empty())?;
-        // Between the two looks another may have taken its place.
-        let known = known(&root, "", AtFlags::EMPTY_PATH)?;
-        let same = mnt_id(&known) == Some(mount.id.into()) && is_on(&known, mount);
-        return if same { Ok(root) } else { Err(elsewhere()) };
+        return root(dir, mount);
     }
     // A copy is a mount of its own, without a place: the public one stays as it is, and can be unmounted.
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -330,6 +335,21 @@ pub(super) fn writable(dir: &Path, mount: &Found) -> io::Result<OwnedFd> {
     if result == 0 { Ok(root) } else { Err(io::Error::last_os_error()) }
 }
 
+fn elsewhere() -> io::Error {
+    io::Error::other("the path does not lead to this mount")
+}
+
+/// The root of this mount and no other, whatever becomes of the path: between two looks at it another may
+/// stand there. Asks no filesystem anything but the directories on the way.
+fn root(dir: &Path, mount: &Found) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = open(dir, flags, Mode::empty())?;
+    let known = known(&root, "", AtFlags::EMPTY_PATH)?;
+    // Where the kernel does not number mounts, no other filesystem has this device.
+    let same = mnt_id(&known).is_none_or(|id| id == u64::from(mount.id)) && is_on(&known, mount);
+    if same { Ok(root) } else { Err(elsewhere()) }
+}
+
 /// Whether it is on the device of the mount.
 fn is_on(known: &Statx, mount: &Found) -> bool {
     *format!("{}:{}", known.stx_dev_major, known.stx_dev_minor).as_bytes() == *mount.device
@@ -358,18 +378,19 @@ fn mnt_id(known: &Statx) -> Option<u64> {
 }
 
 fn topmost(table: &[u8], dir: &Path, reached: Option<u64>) -> Option<Found> {
+    let is_meant = |mount: &Found| reached.is_none_or(|reached| reached == u64::from(mount.id));
     // Later lines are mounted over earlier ones, mostly.
-    table.split(|byte| *byte == b'\n').rev().find_map(|line| {
+    let mut at = lines(table).filter(|(point, mount)| point == dir && is_meant(mount));
+    at.next_back().map(|(_, mount)| mount)
+}
+
+/// The mounts of a table, each with its place.
+fn lines(table: &[u8]) -> impl DoubleEndedIterator<Item = (PathBuf, Found)> {
+    table.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
         let id: u32 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-        if reached.is_some_and(|reached| reached != u64::from(id)) {
-            return None;
-        }
         let device = fields.nth(1)?.into();
         let point = unescaped(fields.nth(1)?);
-        if point != dir {
-            return None;
-        }
         // Optional fields end with a dash; the type follows.
         let mut fields = fields.skip_while(|field| *field != b"-");
         let kind = fields.nth(1)?;
@@ -378,7 +399,7 @@ fn topmost(table: &[u8], dir: &Path, reached: Option<u64>) -> Option<Found> {
         let user = options.find_map(|option| option.strip_prefix(b"user_id="));
         let user = user.and_then(|user| std::str::from_utf8(user).ok()?.parse().ok());
         let user = user.filter(|_| kind.starts_with(FUSE));
-        Some(Found { id, device, ours: kind == TYPE.as_bytes(), user })
+        Some((point, Found { id, device, ours: kind == TYPE.as_bytes(), user }))
     })
 }
 
@@ -399,14 +420,26 @@ fn unescaped(text: &[u8]) -> PathBuf {
     std::ffi::OsString::from_vec(bytes).into()
 }
 
-/// Takes the topmost mount away; files that are open stay readable until they are closed.
-pub(super) fn detach(dir: &Path) -> Result<()> {
+/// Takes this mount away, which was found at the directory; files that are open stay readable until they
+/// are closed.
+///
+/// Whoever owns a directory on the way can have the path lead elsewhere at any time. So root takes the mount
+/// by its own descriptor, and never by its path.
+pub(super) fn detach(dir: &Path, mount: &Found) -> Result<()> {
     let failed =
         |why: String| Error::new(Code::Local, format!("cannot unmount {}: {why}", dir.display()));
     if privileged() {
-        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-        return rustix::mount::unmount(dir, flags)
-            .map_err(|error| failed(io::Error::from(error).kind().to_string()));
+        let unmounted = root(dir, mount).and_then(|root| {
+            let way = format!("/proc/self/fd/{}", root.as_raw_fd());
+            Ok(rustix::mount::unmount(way, UnmountFlags::DETACH)?)
+        });
+        return unmounted.map_err(|error| match error.kind() {
+            io::ErrorKind::Other => failed(error.to_string()),
+            kind => failed(kind.to_string()),
+        });
+    }
+    if found(dir)?.as_ref() != Some(mount) {
+        return Err(failed(elsewhere().to_string()));
     }
     let output = process::stranger(HELPER)
         .args(["-u", "-z", "--"])
@@ -435,7 +468,7 @@ pub(crate) fn is_mounted(dir: &Path) -> Result<bool> {
 pub fn unmount(dir: &Path) -> Result<()> {
     let dir = resolve(dir)?;
     match found(&dir)? {
-        Some(mount) if mount.ours => detach(&dir),
+        Some(mount) if mount.ours => detach(&dir, &mount),
         Some(_) => {
             Err(Error::new(Code::Local, format!("the mount at {} is not akvfs's", dir.display())))
         }

@@ -68,7 +68,9 @@ pub(super) fn start(
         .and_then(|ended| Mounted::new(view.clone(), dir.clone(), ended, &options, tally, &place))
         .inspect_err(|_| {
             // The helper's mount is there already, and nobody serves it.
-            let _ = mountpoint::detach(&dir);
+            if let Ok(Some(mount)) = mountpoint::found(&dir) {
+                let _ = mountpoint::detach(&dir, &mount);
+            }
         })
 }
 
@@ -177,10 +179,10 @@ impl Mounted {
     /// Whether [`Mounted::unmount`] could take the mount away now.
     ///
     /// # Errors
-    /// Another mount stands on it.
+    /// It is there, and no path leads to it: another mount stands on it, or hides it.
     pub(crate) async fn may_unmount(&self) -> Result<()> {
-        let (dir, mount) = (self.dir.clone(), self.mount.clone());
-        let looked = tokio::task::spawn_blocking(move || is_on_top(&dir, &mount).map(drop)).await;
+        let mount = self.mount.clone();
+        let looked = tokio::task::spawn_blocking(move || mountpoint::place(&mount).map(drop)).await;
         looked.unwrap_or_else(|_| Err(Error::task_failed()))
     }
 
@@ -192,8 +194,8 @@ impl Mounted {
     pub async fn unmount(self) -> Result<()> {
         self.view.close();
         self.view.drained(Instant::now() + self.open_timeout).await;
-        let (dir, mount) = (self.dir.clone(), self.mount.clone());
-        let detached = tokio::task::spawn_blocking(move || detach_ours(&dir, &mount)).await;
+        let mount = self.mount.clone();
+        let detached = tokio::task::spawn_blocking(move || detach_ours(&mount)).await;
         let _ = tokio::time::timeout(GOODBYE, self.wait()).await;
         detached.unwrap_or_else(|_| Err(Error::new(Code::Internal, "unmounting failed")))
     }
@@ -201,26 +203,16 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if let Err(error) = detach_ours(&self.dir, &self.mount) {
+        if let Err(error) = detach_ours(&self.mount) {
             tracing::warn!("{error}");
         }
     }
 }
 
-/// Takes the mount away, unless it is gone and perhaps another one stands there.
-fn detach_ours(dir: &Path, mount: &Found) -> Result<()> {
-    if is_on_top(dir, mount)? { mountpoint::detach(dir) } else { Ok(()) }
-}
-
-/// Whether the mount is there to be taken away; else it is gone.
-fn is_on_top(dir: &Path, mount: &Found) -> Result<bool> {
-    if mountpoint::found(dir)?.as_ref() == Some(mount) {
-        return Ok(true);
+/// Takes the mount away from where it is now, unless it is gone and perhaps another one stands there.
+fn detach_ours(mount: &Found) -> Result<()> {
+    match mountpoint::place(mount)? {
+        Some(place) => mountpoint::detach(&place, mount),
+        None => Ok(()),
     }
-    if mountpoint::buried(dir, mount)? {
-        let what = format!("cannot unmount {}: another mount stands on it", dir.display());
-        return Err(Error::new(Code::Local, what)
-            .fix(format!("unmount that one, then run akvfs unmount {}", dir.display())));
-    }
-    Ok(false)
 }
