@@ -43,6 +43,8 @@ pub(crate) struct Entry {
     pub(crate) kind: wire::Kind,
     /// Without symbolic links.
     pub(crate) directory: PathBuf,
+    /// Of a mount: its device number, which no other mount of this machine has.
+    pub(crate) device: Option<String>,
     /// Class and vault, for people.
     pub(crate) source: String,
     /// Who asks the vault, for people.

@@ -220,7 +220,8 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
     let mounted = fuse::mount(view.clone(), &args.dir, options).await?;
     let entry = opened.entry(Kind::Mount, mounted.dir(), &view);
     let mut endings = entry.ending.listen();
-    let control = serve_status(Entry { audit: recorded::report(&mounted), ..entry });
+    let (device, audit) = (Some(mounted.device()), recorded::report(&mounted));
+    let control = serve_status(Entry { device, audit, ..entry });
     // All is read by now, and the caller goes on as soon as it is told.
     drop(inherited);
     if let Err(error) = ready(&args, &opened, &mounted) {

@@ -8,7 +8,7 @@ use crate::control;
 use crate::control::wire::{Outcome, RefreshReport, Request};
 use crate::error::{Code, Error, Result, printable};
 
-use super::served::{find, resolve};
+use super::served::{device, find, resolve};
 use super::{note, say};
 
 /// Look for new versions of a mount or sync now
@@ -27,8 +27,10 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<()> {
     let directory = resolve(&args.dir).await?;
-    let peer = find(&directory).await?;
-    let answer = control::ask(&peer, &Request::refresh(directory)).await?;
+    let device = device(&directory).await;
+    let peer = find(&directory, device.as_deref()).await?;
+    let directory = directory.to_string_lossy().into_owned();
+    let answer = control::ask(&peer, &Request::refresh(directory, device)).await?;
     let report = match answer.outcome {
         Outcome::Refreshed(report) => report,
         Outcome::Error(problem) => {

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::control::wire::{Answer, Outcome, Request};
+use crate::control::wire::{Answer, Outcome, Request, Served};
 use crate::control::{self, Peer};
 use crate::error::{Code, Error, Result, printable};
 
@@ -14,7 +14,7 @@ use crate::error::{Code, Error, Result, printable};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// As the serving process knows it: without symbolic links. Whether something is there does not matter.
-pub(super) async fn resolve(dir: &Path) -> Result<String> {
+pub(super) async fn resolve(dir: &Path) -> Result<PathBuf> {
     let failed = |error: std::io::Error| {
         let dir = printable(&dir.to_string_lossy(), 256);
         Error::new(Code::Local, format!("cannot find {dir}: {}", error.kind()))
@@ -22,29 +22,33 @@ pub(super) async fn resolve(dir: &Path) -> Result<String> {
     let absolute = std::path::absolute(dir).map_err(failed)?;
     let wanted = absolute.clone();
     let task = tokio::task::spawn_blocking(move || wanted.canonicalize());
-    let resolved = match tokio::time::timeout(PATIENCE, task).await {
-        Ok(Ok(Ok(resolved))) => resolved,
-        Ok(Ok(Err(error))) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(failed(error));
-        }
+    match tokio::time::timeout(PATIENCE, task).await {
+        Ok(Ok(Ok(resolved))) => Ok(resolved),
+        Ok(Ok(Err(error))) if error.kind() == std::io::ErrorKind::NotFound => Err(failed(error)),
         // A mount that hangs or is dead: its name may do.
-        _ => absolute,
-    };
-    Ok(resolved.to_string_lossy().into_owned())
+        _ => Ok(absolute),
+    }
 }
 
-/// The process that serves the directory.
-pub(super) async fn find(directory: &str) -> Result<Peer> {
+/// The process that serves the directory: of several that say so, that of the mount which stands there, if
+/// one of ours does.
+pub(super) async fn find(directory: &Path, device: Option<&str>) -> Result<Peer> {
     let asked = control::ask_own_and(owner(directory).await, &Request::status()).await?;
+    let directory = directory.to_string_lossy();
+    let is_meant = |one: &Served| {
+        // An older akvfs says nothing of devices.
+        let same = device.is_none() || one.device.is_none() || one.device.as_deref() == device;
+        one.directory == directory && same
+    };
     let serves = |answer: &Answer| match &answer.outcome {
-        Outcome::Served(served) => served.iter().any(|one| one.directory == directory),
+        Outcome::Served(served) => served.iter().any(is_meant),
         _ => false,
     };
     let found = asked.answers.into_iter().filter(|(_, answer)| serves(answer));
     if let Some((peer, _)) = found.min_by_key(|(peer, _)| !peer.is_own()) {
         return Ok(peer);
     }
-    let directory = printable(directory, 4096);
+    let directory = printable(&directory, 4096);
     if asked.silent.is_empty() {
         let what = format!("no akvfs mount or sync --watch that you may ask serves {directory}");
         return Err(Error::new(Code::NotFound, what).fix("akvfs status lists them"));
@@ -55,9 +59,27 @@ pub(super) async fn find(directory: &str) -> Result<Peer> {
     Err(Error::new(Code::Unavailable, what))
 }
 
+/// Device of the mount of ours that stands at the directory; nothing where none does, or that cannot be
+/// found out in time.
+#[cfg_attr(not(target_os = "linux"), allow(clippy::unused_async))]
+pub(super) async fn device(directory: &Path) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    {
+        let directory = directory.to_owned();
+        let look = move || crate::delivery::fuse::device(&directory).ok().flatten();
+        let task = tokio::task::spawn_blocking(look);
+        tokio::time::timeout(PATIENCE, task).await.ok()?.ok()?
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = directory;
+        None
+    }
+}
+
 /// Whose the directory is; nothing where that cannot be found out in time.
-async fn owner(directory: &str) -> Option<u32> {
-    let directory = PathBuf::from(directory);
+async fn owner(directory: &Path) -> Option<u32> {
+    let directory = directory.to_owned();
     let task = tokio::task::spawn_blocking(move || owner_of(&directory));
     tokio::time::timeout(PATIENCE, task).await.ok()?.ok()?
 }

@@ -284,6 +284,7 @@ mod tests {
             served: Served {
                 kind: Kind::Sync,
                 directory: "/run/\x1b[31mapp".to_owned(),
+                device: None,
                 source: "class app".to_owned(),
                 identity: "pod identity".to_owned(),
                 generation: 3,

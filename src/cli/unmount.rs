@@ -10,7 +10,7 @@ use crate::delivery::fuse;
 use crate::error::{Code, Error, Result, printable};
 
 use super::note;
-use super::served::{find, resolve};
+use super::served::{device, find, resolve};
 
 /// End a mount made by `akvfs mount`
 ///
@@ -35,8 +35,11 @@ pub(super) async fn run(args: Args) -> Result<()> {
 async fn by_its_process(dir: &Path) -> Result<bool> {
     // What cannot be found is told by the other way.
     let Ok(directory) = resolve(dir).await else { return Ok(false) };
-    let Ok(peer) = find(&directory).await else { return Ok(false) };
-    let why = match control::ask(&peer, &Request::unmount(directory.clone())).await {
+    // A process may serve another mount by this name, which is not to end.
+    let Some(mounted) = device(&directory).await else { return Ok(false) };
+    let Ok(peer) = find(&directory, Some(&mounted)).await else { return Ok(false) };
+    let name = directory.to_string_lossy().into_owned();
+    let why = match control::ask(&peer, &Request::unmount(name, mounted.clone())).await {
         // It may be gone because the mount is.
         Err(error) => error.to_string(),
         Ok(answer) => match answer.outcome {
@@ -51,14 +54,15 @@ async fn by_its_process(dir: &Path) -> Result<bool> {
                 }
                 said
             }
-            Outcome::Served(_) | Outcome::Refreshed(_) => String::new(),
+            Outcome::Served(_) | Outcome::Refreshed(_) => {
+                "its process answered another question".to_owned()
+            }
         },
     };
     // Its word alone does not count: the mount may be another one than that of here.
-    let task = tokio::task::spawn_blocking(move || fuse::is_mounted(directory.as_ref()));
-    let mounted = task.await.unwrap_or_else(|_| Err(Error::task_failed()))?;
-    if mounted && !why.is_empty() {
+    let gone = device(&directory).await != Some(mounted);
+    if !gone && !why.is_empty() {
         note(&format!("note: {why}; it is unmounted without its process"));
     }
-    Ok(!mounted)
+    Ok(gone)
 }

@@ -163,9 +163,14 @@ async fn unmount(entry: &Entry) -> Result<()> {
     }
 }
 
-/// The one that a request is about.
+/// The one that a request is about. A name alone can be that of another mount: of one in another mount
+/// namespace, or of one that was mounted there before.
 fn named<'a>(entries: &'a [Entry], request: &Request) -> Result<&'a Entry> {
     let wanted = request.directory.as_deref().unwrap_or_default();
-    let entry = entries.iter().find(|entry| entry.directory.to_string_lossy() == wanted);
+    let is_meant = |entry: &&Entry| {
+        entry.directory.to_string_lossy() == wanted
+            && (request.device.is_none() || request.device == entry.device)
+    };
+    let entry = entries.iter().find(is_meant);
     entry.ok_or_else(|| Error::new(Code::NotFound, "this process serves another directory"))
 }

@@ -81,6 +81,7 @@ impl Process {
         let entry = Entry {
             kind: Kind::Mount,
             directory: "/the/directory".into(),
+            device: Some("0:41".to_owned()),
             source: "class x".to_owned(),
             identity: "somebody".to_owned(),
             view: view.clone(),
@@ -159,7 +160,7 @@ async fn status_says_everything_but_the_value() {
 async fn a_refresh_says_what_changed_and_what_failed() {
     let process = Process::new(1);
     process.view.fill_all(soon()).await.unwrap();
-    let refresh = Request::refresh("/the/directory".to_owned());
+    let refresh = Request::refresh("/the/directory".to_owned(), None);
     let Outcome::Refreshed(report) = process.ask(&refresh).await else { panic!() };
     assert_eq!((report.checked, report.changed.len(), report.failures.len()), (1, 0, 0));
     process.vault.0.store(2, Ordering::Relaxed);
@@ -173,7 +174,7 @@ async fn a_refresh_says_what_changed_and_what_failed() {
     process.problem.set(Some("disk full".to_owned()));
     let Outcome::Refreshed(report) = process.ask(&refresh).await else { panic!() };
     assert_eq!(report.failures[0].message, "disk full");
-    let other = Request::refresh("/the/other".to_owned());
+    let other = Request::refresh("/the/other".to_owned(), None);
     let Outcome::Error(problem) = process.ask(&other).await else { panic!() };
     assert_eq!(problem.code, "not_found");
 }
@@ -259,7 +260,7 @@ async fn sockets_of_another_user_that_are_many_or_silent_or_broken_end_and_hide_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unmount_is_answered_when_the_mount_has_ended_or_with_why_it_has_not() {
     let process = Process::new(1);
-    let unmount = Request::unmount("/the/directory".to_owned());
+    let unmount = Request::unmount("/the/directory".to_owned(), "0:41".to_owned());
     let Outcome::Error(problem) = process.ask(&unmount).await else { panic!() };
     assert!(problem.message.contains("/the/directory is not a mount"), "{}", problem.message);
     let mut asks = process.ending.listen();
@@ -277,9 +278,12 @@ async fn an_unmount_is_answered_when_the_mount_has_ended_or_with_why_it_has_not(
         assert_eq!(directory, "/the/directory");
     }
     mount.await.unwrap();
-    let other = Request::unmount("/the/other".to_owned());
-    let Outcome::Error(problem) = process.ask(&other).await else { panic!() };
-    assert_eq!(problem.code, "not_found");
+    // By another name, or by the same name of another mount.
+    for (name, device) in [("/the/other", "0:41"), ("/the/directory", "0:42")] {
+        let other = Request::unmount(name.to_owned(), device.to_owned());
+        let Outcome::Error(problem) = process.ask(&other).await else { panic!() };
+        assert_eq!(problem.code, "not_found");
+    }
     // The answer that is under way is given, and nobody is waited for who asks nothing.
     let silent = UnixStream::connect(process.socket()).unwrap();
     process._serving.finish().await;

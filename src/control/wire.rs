@@ -24,20 +24,26 @@ pub(crate) struct Request {
     /// Of a refresh or an unmount: which of the served ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) directory: Option<String>,
+    /// The device of the mount there: of several that were mounted at one directory it tells which. The
+    /// name alone counts where this is missing, as it does for an older akvfs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<String>,
 }
 
 impl Request {
     pub(crate) fn status() -> Self {
-        Self { akvfs: PROTOCOL, request: "status".to_owned(), directory: None }
+        Self { akvfs: PROTOCOL, request: "status".to_owned(), directory: None, device: None }
     }
 
-    pub(crate) fn refresh(directory: String) -> Self {
-        Self { akvfs: PROTOCOL, request: "refresh".to_owned(), directory: Some(directory) }
+    pub(crate) fn refresh(directory: String, device: Option<String>) -> Self {
+        let directory = Some(directory);
+        Self { akvfs: PROTOCOL, request: "refresh".to_owned(), directory, device }
     }
 
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-    pub(crate) fn unmount(directory: String) -> Self {
-        Self { akvfs: PROTOCOL, request: "unmount".to_owned(), directory: Some(directory) }
+    pub(crate) fn unmount(directory: String, device: String) -> Self {
+        let (directory, device) = (Some(directory), Some(device));
+        Self { akvfs: PROTOCOL, request: "unmount".to_owned(), directory, device }
     }
 }
 
@@ -87,6 +93,9 @@ impl Kind {
 pub(crate) struct Served {
     pub(crate) kind: Kind,
     pub(crate) directory: String,
+    /// Of a mount: the number of its device, `MAJOR:MINOR`.
+    #[serde(default)]
+    pub(crate) device: Option<String>,
     pub(crate) source: String,
     pub(crate) identity: String,
     /// Number of what is shown now, from 1.
@@ -218,6 +227,7 @@ impl Served {
         Self {
             kind: entry.kind,
             directory: entry.directory.to_string_lossy().into_owned(),
+            device: entry.device.clone(),
             source: entry.source.clone(),
             identity: entry.identity.clone(),
             generation: birth,

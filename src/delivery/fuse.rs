@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use mountpoint::unmount;
-pub(crate) use mountpoint::{is_mounted, owner};
+pub(crate) use mountpoint::{device, owner};
 pub use session::Mounted;
 
 use crate::class::FuseCache;

@@ -25,6 +25,7 @@ impl Opened {
     pub(crate) fn entry(&self, kind: Kind, directory: &Path, view: &Arc<View>) -> control::Entry {
         control::Entry {
             kind,
+            device: None,
             directory: directory.to_owned(),
             source: self.source.clone(),
             identity: self.identity.clone(),

@@ -265,6 +265,12 @@ pub(super) struct Found {
     user: Option<u32>,
 }
 
+impl Found {
+    pub(super) fn device(&self) -> String {
+        String::from_utf8_lossy(&self.device).into_owned()
+    }
+}
+
 /// The topmost mount at a directory.
 pub(super) fn found(dir: &Path) -> Result<Option<Found>> {
     Ok(topmost(&table()?, dir, reached(dir)))
@@ -453,12 +459,12 @@ pub(super) fn detach(dir: &Path, mount: &Found) -> Result<()> {
     Err(failed(printable(&String::from_utf8_lossy(&output.stderr), 512)))
 }
 
-/// Whether a mount of akvfs is what stands at the directory.
+/// The device number of the mount of akvfs that stands at the directory, if one does.
 ///
 /// # Errors
 /// The mount table cannot be read.
-pub(crate) fn is_mounted(dir: &Path) -> Result<bool> {
-    Ok(found(dir)?.is_some_and(|mount| mount.ours))
+pub(crate) fn device(dir: &Path) -> Result<Option<String>> {
+    Ok(found(dir)?.filter(|mount| mount.ours).map(|mount| mount.device()))
 }
 
 /// Ends a mount of akvfs. Its server notices and ends too.
@@ -469,11 +475,15 @@ pub fn unmount(dir: &Path) -> Result<()> {
     let dir = resolve(dir)?;
     match found(&dir)? {
         Some(mount) if mount.ours => detach(&dir, &mount),
+        Some(_) if lines(&table()?).any(|(point, mount)| point == dir && mount.ours) => {
+            let what = format!("cannot unmount {}: another mount stands on it", dir.display());
+            Err(Error::new(Code::Local, what).fix("unmount that one first"))
+        }
         Some(_) => {
             Err(Error::new(Code::Local, format!("the mount at {} is not akvfs's", dir.display())))
         }
         None => Err(Error::new(Code::Local, format!("nothing is mounted at {}", dir.display()))
-            .fix("findmnt -t fuse.akvfs lists what is mounted")),
+            .fix("findmnt -t fuse.akvfs lists what is mounted; SIGTERM ends akvfs sync --watch")),
     }
 }
 

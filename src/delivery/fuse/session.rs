@@ -158,6 +158,11 @@ impl Mounted {
         &self.dir
     }
 
+    /// Its device number: no other mount of this machine has it, in whatever mount namespace.
+    pub(crate) fn device(&self) -> String {
+        self.mount.device()
+    }
+
     /// What became of the records of its opens, where they are audited.
     pub fn audit(&self) -> Option<Arc<Tally>> {
         self.audit.clone()
