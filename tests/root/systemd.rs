@@ -133,7 +133,7 @@ network_test! {
             String::from_utf8(buffer[..length].to_vec()).unwrap()
         };
         let tree = Path::new("/run/vault/app");
-        for clean in [true, false] {
+        for _ in 0..2 {
             let mut child = start(&site, &socket);
             assert!(heard().starts_with("READY=1\n"));
             assert_eq!(std::fs::read_to_string(tree.join("one")).unwrap(), site.one);
@@ -142,15 +142,15 @@ network_test! {
                 status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
                 status.contains("CapEff:\t0000000000200002")
             });
-            // Killed, with and without the chance to clean up: the next start mounts again.
+            // A second start is refused, and the first mount stays.
+            let refused = start(&site, &socket).wait_with_output().unwrap();
+            assert!(!refused.status.success());
+            finish(&site, "ExecStopPost");
+            assert_eq!(std::fs::read_to_string(tree.join("one")).unwrap(), site.one);
+            // Killed, it leaves a dead mount: the next start mounts again.
             child.kill().unwrap();
             child.wait().unwrap();
-            if clean {
-                finish(&site, "ExecStopPost");
-                assert_eq!(table(tree).len(), 0);
-            } else {
-                assert_eq!(table(tree).len(), 1);
-            }
+            finish(&site, "ExecStopPost");
         }
         let new = site.rotate("one");
         let mut child = start(&site, &socket);
@@ -162,5 +162,15 @@ network_test! {
         assert!(child.wait().unwrap().success());
         finish(&site, "ExecStopPost");
         assert_eq!(table(tree).len(), 0);
+        // What lay below the mount is there again after a stop.
+        run("mount", &["-t", "tmpfs", "tmpfs", "/run/vault/app"]);
+        let mut child = start(&site, &socket);
+        assert!(heard().starts_with("READY=1\n"));
+        assert_eq!(table(tree).len(), 2);
+        run("kill", &["-s", "TERM", &child.id().to_string()]);
+        assert!(child.wait().unwrap().success());
+        finish(&site, "ExecStopPost");
+        assert_eq!(table(tree).len(), 1);
+        run("umount", &["/run/vault/app"]);
     }
 }
