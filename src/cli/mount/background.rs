@@ -50,7 +50,18 @@ pub(super) fn start() -> Result<()> {
     }
     let status = child.wait().map_err(|error| local("the serving process", &error))?;
     // It has said why, on the same stderr; the caller gets its exit code.
-    std::process::exit(status.code().filter(|code| *code != 0).unwrap_or(1))
+    std::process::exit(exit_code(is_helper, status.code()))
+}
+
+/// The caller's exit code for a child that has not mounted. mount(8) knows two, and takes 1 for a wrong command
+/// line: a child that was killed has failed.
+fn exit_code(is_helper: bool, child: Option<i32>) -> i32 {
+    let known = child.filter(|code| *code != 0);
+    let (usage, failed) = (i32::from(helper::USAGE), i32::from(helper::FAILED));
+    match is_helper {
+        true => known.filter(|code| *code == usage).unwrap_or(failed),
+        false => known.unwrap_or(1),
+    }
 }
 
 /// What the caller left open. A lock or a pipe among it must not be held for the life of the mount.
@@ -78,4 +89,16 @@ pub(super) fn report() -> Result<()> {
     rustix::stdio::dup2_stdout(&null)
         .and_then(|()| rustix::stdio::dup2_stderr(&null))
         .map_err(|error| local("/dev/null", &error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_was_killed_is_a_mount_failure() {
+        let codes = [Some(1), Some(32), Some(0), Some(2), Some(101), None];
+        assert_eq!(codes.map(|code| exit_code(true, code)), [1, 32, 32, 32, 32, 32]);
+        assert_eq!(codes.map(|code| exit_code(false, code)), [1, 32, 1, 2, 101, 1]);
+    }
 }
