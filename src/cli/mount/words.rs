@@ -74,7 +74,7 @@ pub(super) fn long_options(
 ) -> Result<Vec<OsString>> {
     let table = table();
     let mut out = Vec::new();
-    for text in split(words.as_bytes()) {
+    for text in split(words.as_bytes())? {
         let at = text.iter().position(|byte| *byte == b'=');
         let (name, value) = text.split_at(at.unwrap_or(text.len()));
         let name = String::from_utf8_lossy(name).into_owned();
@@ -151,7 +151,7 @@ fn distance(one: &str, other: &str) -> usize {
 
 /// Words between commas. As for mount(8), a comma within double quotes or after a backslash is part of its
 /// word.
-fn split(words: &[u8]) -> Vec<Vec<u8>> {
+fn split(words: &[u8]) -> Result<Vec<Vec<u8>>> {
     let (mut all, mut word, mut quoted) = (Vec::new(), Vec::new(), false);
     let mut rest = words.iter().copied().peekable();
     while let Some(byte) = rest.next() {
@@ -165,9 +165,14 @@ fn split(words: &[u8]) -> Vec<Vec<u8>> {
             _ => word.push(byte),
         }
     }
+    if quoted {
+        // All that follows the quote would be part of one value.
+        return Err(Error::class("a double quote among the mount options has no end")
+            .fix("close it, or write \\\" for one that is part of a value"));
+    }
     all.push(word);
     all.retain(|word| !word.is_empty());
-    all
+    Ok(all)
 }
 
 /// Puts long options in the place of each `-o` among the arguments of `akvfs mount`.
@@ -274,6 +279,7 @@ mod tests {
             ("uid", "needs a value"),
             ("allow_other=hunter2", "takes no value"),
             ("remount,ro", "cannot be remounted"),
+            ("token_file=\"/hunter2,uid=7", "has no end"),
         ] {
             let error = refusal(words);
             assert!(error.contains(said) && !error.contains("hunter2"), "{words}: {error}");
