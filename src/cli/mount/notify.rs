@@ -4,10 +4,13 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use crate::cli::note;
 
 const SOCKET: &str = "NOTIFY_SOCKET";
+/// For a manager whose queue is full.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The mount is there.
 pub(super) fn ready(what: &str) {
@@ -34,7 +37,8 @@ fn send(socket: &[u8], message: &[u8]) -> io::Result<()> {
         _ => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(socket))?,
     };
     let sender = UnixDatagram::unbound()?;
-    sender.set_nonblocking(true)?;
+    // A manager that is busy, as it is when a machine starts, reads it somewhat later.
+    sender.set_write_timeout(Some(PATIENCE))?;
     sender.send_to_addr(message, &address).map(drop)
 }
 
@@ -58,5 +62,31 @@ mod tests {
             assert_eq!(&buffer[..length], b"READY=1\n", "{socket}");
         }
         assert!(send(b"/no/such/socket", b"READY=1\n").is_err());
+    }
+
+    #[test]
+    fn a_busy_manager_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let others = UnixDatagram::unbound().unwrap();
+        others.set_nonblocking(true).unwrap();
+        let mut queued = 0;
+        while others.send_to(b"x", &path).is_ok() {
+            queued += 1;
+            assert!(queued < 1_000_000);
+        }
+        let (told, hears) = std::sync::mpsc::channel();
+        let at = path.clone();
+        std::thread::spawn(move || told.send(send(at.as_os_str().as_bytes(), b"READY=1\n")));
+        // It waits while nobody reads: too short a look would only miss that it does not.
+        assert!(hears.recv_timeout(Duration::from_millis(200)).is_err());
+        let mut buffer = [0; 64];
+        for _ in 0..queued {
+            manager.recv(&mut buffer).unwrap();
+        }
+        hears.recv().unwrap().unwrap();
+        let length = manager.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"READY=1\n");
     }
 }
