@@ -130,7 +130,9 @@ pub(super) async fn run(args: Args) -> Result<()> {
     let told = report.tell(args.json);
     // The next run would find nothing to do: whether or not this one was heard, the program is.
     let ran = match program {
-        Some(program) if !written.is_empty() => program.run(&target.path, &names(&written)).await,
+        Some(program) if !written.is_empty() => {
+            program.run_until(&stop, &target.path, &names(&written)).await
+        }
         _ => Ok(()),
     };
     first.refusals()?;

@@ -387,6 +387,37 @@ network_test! {
 }
 
 network_test! {
+    fn a_single_run_that_is_asked_to_stop_does_not_wait_for_its_program() {
+        let site = Site::new();
+        let told = site.azure.path("told");
+        let (source, dir) = (site.source(), site.dir());
+        let script = "echo $$ > \"$1.new\"; mv \"$1.new\" \"$1\"; sleep 600; true";
+        let mut command = site.azure.akvfs(&["sync", &source, dir.to_str().unwrap()]);
+        command.args(["--on-change-timeout", "1h", "--on-change", "/bin/sh", "--", "-c", script, "sh"]);
+        command.arg(&told);
+        let mut running = Watching::start(command);
+        eventually("the program", || told.exists());
+        running.signal("TERM");
+        assert_eq!(running.ended().code(), Some(1));
+        assert_eq!(site.read("one").unwrap(), site.one);
+        let id = std::fs::read_to_string(&told).unwrap();
+        let place = format!("/proc/{}", id.trim());
+        eventually("the program's end", || !Path::new(&place).exists());
+        // One that ends in time has done what was to be done.
+        site.rotate("one");
+        std::fs::remove_file(&told).unwrap();
+        let script = "trap : TERM; : > \"$1\"; while [ -e \"$1\" ]; do sleep 0.05; done";
+        let mut command = site.azure.akvfs(&["sync", &source, dir.to_str().unwrap()]);
+        command.args(["--on-change", "/bin/sh", "--", "-c", script, "sh"]).arg(&told);
+        let mut running = Watching::start(command);
+        eventually("the program", || told.exists());
+        running.signal("TERM");
+        std::fs::remove_file(&told).unwrap();
+        assert!(running.ended().success());
+    }
+}
+
+network_test! {
     fn a_watch_goes_on_and_runs_the_program_when_nobody_reads_its_stdout() {
         let site = Site::new();
         let told = site.azure.path("told");

@@ -76,6 +76,30 @@ impl Program {
     }
 }
 
+impl Program {
+    /// Runs it to its end; once akvfs is asked to stop, it gets a little longer and is killed then.
+    ///
+    /// # Errors
+    /// As of [`Program::run`], or it was killed.
+    pub(super) async fn run_until(
+        &self,
+        stop: &CancellationToken,
+        directory: &Path,
+        changed: &[String],
+    ) -> Result<()> {
+        let mut running = std::pin::pin!(self.run(directory, changed));
+        tokio::select! {
+            ended = &mut running => return ended,
+            () = stop.cancelled() => {}
+        }
+        let ended = tokio::time::timeout(GOODBYE, running).await;
+        ended.unwrap_or_else(|_| {
+            let what = "stopped while the --on-change program ran, which was killed; the files are written";
+            Err(Error::new(Code::Draining, what))
+        })
+    }
+}
+
 /// Runs the program after changes.
 pub(super) struct OnChange {
     changed: Arc<Mutex<BTreeSet<String>>>,
