@@ -38,6 +38,8 @@ use shown::Shown;
 
 /// Held beside a tree's values: answers on their way, and what was asked lately.
 const BESIDE_A_TREE: usize = 16 * 1024 * 1024;
+/// For a mount that is being made when it is to end.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Of the child of a background mount.
 const REPORT_READY: &str = "--report-ready";
 
@@ -203,12 +205,17 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
         let _ = rustix::process::setsid();
     }
     let stop = stop_token()?;
+    // A caller that has gone, as by Ctrl-C, wants no mount any more.
+    let caller = args.report_ready.then(|| tokio::spawn(background::caller_gone(stop.clone())));
     // Who looks for new versions here is one view: it wants the vault's answer, whoever asked before.
     let ages = Ages { refresh: Duration::ZERO, max_stale: args.max_stale, ..Ages::default() };
     let usual = fetch::Options { ages, ..fetch::Options::default() };
     // All of the tree's bytes are the process's, too.
     let max_bytes = args.max_bytes.saturating_add(BESIDE_A_TREE).max(usual.max_bytes);
-    let opened = args.source.open_with(fetch::Options { max_bytes, ..usual }).await?;
+    let opened = tokio::select! {
+        opened = args.source.open_with(fetch::Options { max_bytes, ..usual }) => opened?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let options = args.options(&opened)?;
     if args.fake {
         return args.say(&opened, "would be");
@@ -217,7 +224,22 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
         view = filled(&args, &opened) => view?,
         () = stop.cancelled() => return Ok(()),
     };
-    let mounted = fuse::mount(view.clone(), &args.dir, options).await?;
+    let mut mounting = std::pin::pin!(fuse::mount(view.clone(), &args.dir, options));
+    let mounted = tokio::select! {
+        mounted = &mut mounting => mounted?,
+        () = stop.cancelled() => {
+            // What is mounted meanwhile is not left behind, dead.
+            return match tokio::time::timeout(PATIENCE, mounting).await {
+                Ok(Ok(mounted)) => mounted.unmount().await,
+                Ok(Err(_)) | Err(_) => Ok(()),
+            };
+        }
+    };
+    if let Some(caller) = caller {
+        // From here on the caller may go: it is told.
+        caller.abort();
+        let _ = caller.await;
+    }
     let entry = opened.entry(Kind::Mount, mounted.dir(), &view);
     let mut endings = entry.ending.listen();
     let (device, audit) = (Some(mounted.device()), recorded::report(&mounted));

@@ -126,7 +126,7 @@ impl SourceArgs {
             source if source.starts_with("http://") => {
                 Err(Error::class("a vault is only asked over https"))
             }
-            source => self.open_manifest(source, options),
+            source => self.open_manifest(source, options).await,
         }
     }
 
@@ -137,14 +137,14 @@ impl SourceArgs {
         }
     }
 
-    fn open_manifest(&self, source: &str, options: fetch::Options) -> Result<Opened> {
+    async fn open_manifest(&self, source: &str, options: fetch::Options) -> Result<Opened> {
         let (path, name) = match source.rsplit_once('#') {
             Some((path, name)) if !name.is_empty() && !Path::new(source).exists() => {
                 (path, Some(name))
             }
             _ => (source, None),
         };
-        let text = read_manifest(Path::new(path))?;
+        let text = read_manifest(Path::new(path)).await?;
         let manifest = class::manifest::load(&text, name)
             .map_err(|error| error.context(format!("manifest {path}")))?;
         let endpoints = Endpoints::here();
@@ -212,7 +212,7 @@ impl SourceArgs {
         use crate::emulator::{Config, Emulator, Seed};
         let seed = match seed {
             "" => Seed::default_seed()?,
-            path => Seed::from_yaml(&read_manifest(Path::new(path))?)?,
+            path => Seed::from_yaml(&read_manifest(Path::new(path)).await?)?,
         };
         let emulator = Emulator::start(Config { seed, ..Config::default() }).await?;
         let endpoints = emulator.endpoints();
@@ -353,7 +353,15 @@ fn vault_url(source: &str, endpoints: &Endpoints) -> Result<(VaultRef, Wanted)> 
     Ok((VaultRef { cloud, name: VaultName::parse(name)? }, Wanted::Listing(wanted)))
 }
 
-fn read_manifest(path: &Path) -> Result<String> {
+/// On a thread of its own: a pipe that nobody writes to, or a file of a server that hangs, is waited for
+/// only as long as the caller likes.
+async fn read_manifest(path: &Path) -> Result<String> {
+    let path = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || read_manifest_here(&path));
+    reading.await.unwrap_or_else(|_| Err(Error::task_failed()))
+}
+
+fn read_manifest_here(path: &Path) -> Result<String> {
     use std::io::Read;
     let failed = |error: std::io::Error| {
         Error::class(format!("cannot read {}: {}", path.display(), error.kind()))

@@ -94,7 +94,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
     let stop = process::stop_token()?;
     // Who looks for new versions here is one view: it wants the vault's answer, whoever asked before.
     let ages = Ages { refresh: Duration::ZERO, max_stale: args.max_stale, ..Ages::default() };
-    let opened = args.source.open(ages).await?;
+    let opened = tokio::select! {
+        opened = args.source.open(ages) => opened?,
+        () = stop.cancelled() => return first::stop_asked(args.watch),
+    };
     for notice in &opened.notices {
         note(&format!("note: {notice}"));
     }

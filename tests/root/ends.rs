@@ -9,6 +9,7 @@ use akvfs::Code;
 use akvfs::delivery::fuse;
 use akvfs::view::{Layout, Limits, View};
 
+use super::fstab::servers;
 use super::support::{
     Fake, MARKER, Tree, eventually, is_root, open_device_to_all, plan, run, scale,
     show_connections, table,
@@ -234,6 +235,38 @@ mount_test! {
         assert_eq!(table(tree.dir()).len(), 1);
         assert_eq!(tree.read("one"), b"first");
         tree.runtime.block_on(second.unmount()).unwrap();
+    }
+}
+
+root_test! {
+    fn a_mount_that_is_to_end_before_it_is_there_ends() {
+        let site = tempfile::tempdir().unwrap();
+        let (source, dir) = (site.path().join("source"), site.path().join("tree"));
+        std::fs::create_dir(&dir).unwrap();
+        // A source that nobody ever writes to.
+        run("mkfifo", &[source.to_str().unwrap()]);
+        for foreground in [true, false] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_akvfs"));
+            command.arg("mount").arg(&source).arg(&dir);
+            if foreground {
+                command.arg("--foreground");
+            }
+            let mut child = command.spawn().unwrap();
+            let processes = if foreground { 1 } else { 2 };
+            eventually("its processes", || servers(&dir).len() == processes);
+            // The handler of signals is there, which a process of its own sets up before all else.
+            let server = servers(&dir).into_iter().max().unwrap();
+            let caught = || {
+                let status = std::fs::read_to_string(format!("/proc/{server}/status")).unwrap();
+                let line = status.lines().find(|line| line.starts_with("SigCgt:")).unwrap();
+                u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()
+            };
+            eventually("its handlers", || caught() & (1 << 14) != 0);
+            run("kill", &["-s", "INT", &child.id().to_string()]);
+            eventually("its end", || child.try_wait().unwrap().is_some());
+            eventually("the end of all", || servers(&dir).is_empty());
+            assert_eq!(table(&dir).len(), 0);
+        }
     }
 }
 

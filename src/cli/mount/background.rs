@@ -8,9 +8,13 @@
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
 
@@ -77,6 +81,18 @@ pub(super) fn inherited() -> Vec<OwnedFd> {
     let numbers = numbers.into_iter().filter(inherited);
     // SAFETY: these are open, and nothing else in this process owns them.
     numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect()
+}
+
+/// Cancels the token when the caller that waits has gone. What is no pipe is not watched.
+pub(super) async fn caller_gone(stop: CancellationToken) {
+    let Ok(stdout) = std::io::stdout().as_fd().try_clone_to_owned() else { return };
+    // SAFETY: the descriptor is its owner's for as long as it lives, and always the same.
+    let watched = unsafe { AsyncFd::register_with_interest(stdout, Interest::ERROR) };
+    let Ok(watched) = watched else { return };
+    // A pipe that nobody reads from any more is in this state, and no other is.
+    if watched.ready(Interest::ERROR).await.is_ok() {
+        stop.cancel();
+    }
 }
 
 /// Tells the caller that the tree is there, and lets go of what is the caller's.

@@ -234,6 +234,11 @@ async fn fill(view: &Arc<View>, deadline: Instant) -> Result<()> {
     view.fill_all(deadline).await
 }
 
+/// Asked to stop before anything was done: that is no failure of a process that stays.
+pub(super) fn stop_asked(watch: bool) -> Result<()> {
+    if watch { Ok(()) } else { Err(stopped()) }
+}
+
 fn stopped() -> Error {
     Error::new(Code::Draining, "stopped before everything was fetched; nothing is written")
 }
