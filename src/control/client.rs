@@ -24,6 +24,9 @@ const AT_A_TIME: usize = 64;
 const OTHERS_AT_A_TIME: usize = 8;
 /// All other users together are not asked for longer.
 const OTHERS_TIME: Duration = Duration::from_secs(10);
+/// What another user's process may take for an unmount: twice what an open waits for its value if nothing
+/// else is said.
+const OTHERS_UNMOUNT: Duration = Duration::from_secs(20);
 /// Bytes of all their answers, and of those of one directory.
 const OTHERS_BYTES: u64 = 32 * MIB;
 const DIRECTORY_BYTES: u64 = 4 * MIB;
@@ -238,6 +241,16 @@ fn told(error: &io::Error) -> String {
     }
 }
 
+/// What a refresh or an unmount may take, and a little. Another user's word is not waited for so long where
+/// it changes nothing: root unmounts without it.
+fn patience(own: bool, request: &Request) -> Duration {
+    match (request.request.as_str(), own) {
+        ("unmount", true) => server::UNMOUNT + OWN.patience * 2,
+        ("unmount", false) => OTHERS_UNMOUNT,
+        _ => server::LIMIT + OWN.patience * 2,
+    }
+}
+
 /// Asks one of them, and waits as long as a refresh or an unmount may take.
 ///
 /// # Errors
@@ -249,7 +262,7 @@ pub(crate) async fn ask(peer: &Peer, request: &Request) -> Result<Answer> {
         Error::new(Code::Unavailable, format!("the process at {} {what}", peer.socket()))
     };
     let (gone, silent) = (failed("is gone"), failed("does not answer"));
-    let limit = server::LIMIT + OWN.patience * 2;
+    let limit = patience(peer.own, request);
     let work = async {
         let (place, name, own) = (peer.place.clone(), peer.name.clone(), peer.own);
         let opened = tokio::task::spawn_blocking(move || {
@@ -371,5 +384,23 @@ async fn received(
         }
         left.map_or(Ok(()), |left| left.take(count)).map_err(io::Error::other)?;
         answer.extend_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unmount_is_waited_for_as_the_page_of_options_says() {
+        let unmount = Request::unmount("/x".to_owned(), "0:1".to_owned());
+        let limits = [true, false].map(|own| patience(own, &unmount).as_secs());
+        let page = include_str!("../../docs/CONFIGURATION.md");
+        let text = format!("within {} s (another user's within {} s)", limits[0], limits[1]);
+        assert!(page.contains(&text), "{text}");
+        // It has told by then that opens take too long.
+        assert!(patience(true, &unmount) > server::UNMOUNT);
+        let refresh = Request::refresh("/x".to_owned(), None);
+        assert!([true, false].iter().all(|own| patience(*own, &refresh) > server::LIMIT));
     }
 }

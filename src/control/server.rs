@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// For a refresh that runs already to end, and again for the one that was asked for.
 const PATIENCE_FOR_EACH: Duration = Duration::from_secs(60);
 /// For opens to end before an unmount.
-const UNMOUNT: Duration = Duration::from_secs(60);
+pub(super) const UNMOUNT: Duration = Duration::from_secs(60);
 /// Whatever was asked for is told by then: two refreshes, what is put back, and a little.
 pub(super) const LIMIT: Duration = Duration::from_secs(2 * 60 + 10 + 5);
 /// After an accept that failed: with no descriptor left the next one fails at once, too.
