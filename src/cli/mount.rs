@@ -143,7 +143,7 @@ pub(super) fn run(args: Args, runtime: fn() -> Result<Runtime>) -> Result<()> {
         // While there are no other threads: those would stay where they are.
         enter(namespace)?;
     }
-    args.recorded.log()?;
+    args.recorded.log(&args.dir)?;
     let runtime = runtime()?;
     let result = runtime.block_on(serve(args, inherited));
     // Fetches that still run are not waited for.

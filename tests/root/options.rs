@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 
 use akvfs::class::FuseCache;
 use akvfs::delivery::fuse;
@@ -76,6 +77,28 @@ root_test! {
             assert_eq!(run("cat", &[tree.path(name).to_str().unwrap()]), bytes, "{name}");
             assert_eq!(tree.read(name), bytes, "{name}");
             assert_eq!(std::fs::metadata(tree.path(name)).unwrap().len(), bytes.len() as u64);
+        }
+    }
+}
+
+root_test! {
+    fn a_log_or_an_audit_below_the_tree_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("below")).unwrap();
+        for option in ["--log-file", "--audit"] {
+            for file in ["below/../file", "file", "below/file"] {
+                // Named as it is, and from where the command runs.
+                let whole = dir.path().join(file);
+                for file in [whole.to_str().unwrap(), &format!("./{file}")] {
+                    let mut command = Command::new(env!("CARGO_BIN_EXE_akvfs"));
+                    command.args(["mount", option, file, "dev:"]).arg(dir.path());
+                    let output = command.current_dir(dir.path()).output().unwrap();
+                    let said = String::from_utf8(output.stderr).unwrap();
+                    assert_eq!(output.status.code(), Some(1), "{option} {file}: {said}");
+                    assert!(said.contains("is where the tree is to be"), "{option} {file}: {said}");
+                    assert_eq!(table(dir.path()).len(), 0);
+                }
+            }
         }
     }
 }

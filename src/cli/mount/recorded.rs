@@ -1,13 +1,13 @@
 //! `--audit`, `--audit-required`, `--log-file`: what is written about a mount while it lives.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args as ClapArgs;
 
 use crate::control::{AuditReport, wire};
 use crate::delivery::fuse::Mounted;
-use crate::delivery::fuse::audit::{Options, Sink};
+use crate::delivery::fuse::audit::{Options, Sink, refuse_below};
 use crate::error::{Error, Result, printable};
 use crate::telemetry;
 
@@ -39,9 +39,15 @@ impl Recorded {
     }
 
     /// Begins to log.
-    pub(super) fn log(&self) -> Result<()> {
+    pub(super) fn log(&self, dir: &Path) -> Result<()> {
         match &self.log_file {
-            Some(path) => telemetry::init_command_file(path),
+            Some(path) => {
+                // One that cannot be found has nothing below it.
+                if let Ok(dir) = dir.canonicalize() {
+                    refuse_below(&dir, path, "log")?;
+                }
+                telemetry::init_command_file(path)
+            }
             None => {
                 telemetry::init_command();
                 Ok(())

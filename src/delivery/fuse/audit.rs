@@ -51,7 +51,7 @@ pub(super) fn start(
     runtime: &Handle,
 ) -> Result<Audit> {
     if let Sink::File(file) = &options.sink {
-        refuse_below(mount, file)?;
+        refuse_below(mount, file, "audit")?;
     }
     let sink = sink::Opened::open(&options.sink)?;
     let tally = Tally::new(sink.description(), options.required, runtime.clone());
@@ -73,14 +73,15 @@ pub(super) fn start(
     Ok(Audit(Auditor(shared)))
 }
 
-/// Records that go below the mount would wait for themselves.
-fn refuse_below(mount: &Path, file: &Path) -> Result<()> {
-    let parent = file.parent().and_then(|parent| parent.canonicalize().ok());
+/// Records that go below the mount would wait for themselves, and what is logged there is seen by nobody.
+pub(crate) fn refuse_below(mount: &Path, file: &Path, what: &str) -> Result<()> {
+    let absolute = std::path::absolute(file).ok();
+    let parent = absolute.and_then(|file| file.parent()?.canonicalize().ok());
     if !parent.is_some_and(|parent| parent.starts_with(mount)) {
         return Ok(());
     }
     let file = printable(&file.to_string_lossy(), 256);
-    let what = format!("the audit file {file} is where the tree is to be");
+    let what = format!("the {what} file {file} is where the tree is to be");
     Err(Error::new(Code::PlaceRefused, what).fix("name a file elsewhere"))
 }
 
