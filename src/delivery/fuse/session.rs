@@ -35,6 +35,8 @@ pub struct Mounted {
     ended: watch::Receiver<Option<Result<()>>>,
     open_timeout: Duration,
     audit: Option<Arc<Tally>>,
+    /// Whether it is still to be taken away when this is dropped.
+    to_detach: bool,
 }
 
 /// Mounts and serves. Blocks shortly.
@@ -150,7 +152,15 @@ impl Mounted {
         })?;
         // From now on rotations can be announced through it.
         let _ = place.set((dir.clone(), mount.clone()));
-        Ok(Self { view, dir, mount, ended, open_timeout: options.open_timeout, audit })
+        Ok(Self {
+            view,
+            dir,
+            mount,
+            ended,
+            open_timeout: options.open_timeout,
+            audit,
+            to_detach: true,
+        })
     }
 
     /// Where the mount is, without symbolic links.
@@ -196,10 +206,12 @@ impl Mounted {
     ///
     /// # Errors
     /// The mount cannot be taken away.
-    pub async fn unmount(self) -> Result<()> {
+    pub async fn unmount(mut self) -> Result<()> {
         self.view.close();
         self.view.drained(Instant::now() + self.open_timeout).await;
         let mount = self.mount.clone();
+        // Once: what comes of it is said here.
+        self.to_detach = false;
         let detached = tokio::task::spawn_blocking(move || detach_ours(&mount)).await;
         let _ = tokio::time::timeout(GOODBYE, self.wait()).await;
         detached.unwrap_or_else(|_| Err(Error::new(Code::Internal, "unmounting failed")))
@@ -208,7 +220,9 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if let Err(error) = detach_ours(&self.mount) {
+        if self.to_detach
+            && let Err(error) = detach_ours(&self.mount)
+        {
             tracing::warn!("{error}");
         }
     }
