@@ -67,6 +67,7 @@ pub fn take_over(record: &std::path::Path) {
 }
 
 /// From now on threads of this process with other rights can add to the record.
+#[cfg(unix)]
 #[allow(dead_code)]
 pub fn open_to_all() {
     use std::os::unix::fs::PermissionsExt;
