@@ -125,19 +125,23 @@ impl Ledger {
         .unwrap_or_default()
     }
 
-    /// When the first of the objects that are stale or were passed over, except these, has been so for as long as it may.
+    /// When the first of the objects that are stale or were passed over, except these, has been so for
+    /// as long as it may.
     pub(super) fn patience_ends(
         &self,
         most: Duration,
         except: impl Fn(usize) -> bool,
     ) -> Option<Instant> {
-        let entries = self.entries();
         let waits = |entry: &Entry| entry.stale.is_some() || entry.passed_over;
-        let waiting = entries.iter().enumerate().filter(|(_, entry)| waits(entry));
-        let ends = waiting
-            .filter(|(unit, _)| !except(*unit))
-            .filter_map(|(_, entry)| entry.checked?.instant.checked_add(most));
-        ends.min()
+        let end = |entry: &Entry| entry.checked?.instant.checked_add(most);
+        let ends = |(unit, entry): (usize, &Entry)| Some((unit, end(entry)?));
+        let waiting: Vec<_> = {
+            let entries = self.entries();
+            entries.iter().enumerate().filter(|(_, entry)| waits(entry)).filter_map(ends).collect()
+        };
+        // Whoever says which has locks of its own.
+        let waiting = waiting.into_iter().filter(|(unit, _)| !except(*unit));
+        waiting.map(|(_, end)| end).min()
     }
 
     /// To be compared by [`Ledger::admit`].

@@ -244,7 +244,7 @@ impl View {
         }
     }
 
-    fn pause(&self, interval: Duration) -> Duration {
+    pub(super) fn pause(&self, interval: Duration) -> Duration {
         let pause = jittered(interval);
         let end = self.ledger.patience_ends(self.limits.max_stale, |unit| self.is_gone(unit));
         let left = end.map(|end| end.saturating_duration_since(self.clock.now()).max(SHORTEST));

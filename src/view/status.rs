@@ -75,8 +75,10 @@ pub struct ObjectStatus {
 impl View {
     /// The present state, for people and tests.
     pub fn status(&self) -> Status {
-        let generations = self.generations();
-        let current = &generations.current;
+        let (current, retired) = {
+            let generations = self.generations();
+            (generations.current.clone(), generations.retired())
+        };
         let objects = self.plan.objects.iter().zip(&current.slots);
         let objects = objects.filter(|(_, slot)| slot.wanted != Wanted::Nothing);
         let objects = objects.map(|(planned, slot)| {
@@ -87,7 +89,7 @@ impl View {
             ObjectStatus {
                 kind: planned.spec.kind,
                 name: planned.spec.name.to_string(),
-                files: self.files(planned, current),
+                files: self.files(planned, &current),
                 version: content.map(|content| content.version.clone()),
                 let_go: content.is_some_and(|content| content.is_let_go()),
                 birth: slot.birth,
@@ -107,7 +109,7 @@ impl View {
         Status {
             birth: current.birth,
             born: current.born,
-            retired: generations.retired(),
+            retired,
             bytes: self.budget.used(),
             most_bytes: self.budget.limit(),
             looked: schedule.looked,

@@ -4,6 +4,7 @@ mod bounds;
 mod history;
 mod last_good;
 mod listing;
+mod locks;
 mod model;
 mod removal;
 mod room;
