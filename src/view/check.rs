@@ -126,8 +126,13 @@ impl View {
         let slot = self.generations().current.slots.get(object).cloned().ok_or_else(lost)?;
         let seen = self.ledger.refusals(planned.unit);
         let asked = Moment::now(&self.clock);
+        // Only older births hold something of it. An open that comes meanwhile may get a newer answer.
+        let unopened = slot.is_unopened();
         let version = self.ask(&planned.spec, deadline).await.map_err(Trouble::of)?;
         self.heard(planned, asked);
+        if unopened {
+            return Ok(None);
+        }
         if let Some(shown) = slot.live()
             && shown.is_current(&version.version)
         {

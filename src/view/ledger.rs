@@ -199,6 +199,27 @@ impl Ledger {
         self.held(unit, which).iter().for_each(|content| content.withdraw(code));
     }
 
+    /// Whether the last positive answer is older than so long.
+    pub(super) fn is_overdue(&self, unit: usize, now: Moment, most: Duration) -> bool {
+        self.change(unit, |entry| entry.is_overdue(now, most)).unwrap_or_default()
+    }
+
+    /// Lets go of everything that is held of the unit, if its last positive answer is older than so long
+    /// by now. Then nothing is stale any more.
+    pub(super) fn withdraw_overdue(&self, unit: usize, now: Moment, most: Duration, code: Code) {
+        // At once: an answer that has come meanwhile counts, and one that comes later is asked for again.
+        let overdue = self.change(unit, |entry| {
+            let overdue = entry.is_overdue(now, most);
+            if overdue {
+                (entry.stale, entry.passed_over) = (None, false);
+                entry.refusals += 1;
+            }
+            overdue.then(|| std::mem::take(&mut entry.contents))
+        });
+        let contents = overdue.flatten().into_iter().flatten();
+        contents.filter_map(|content| content.upgrade()).for_each(|one| one.withdraw(code));
+    }
+
     /// Of an object and its unit.
     pub(super) fn known(&self, object: usize, unit: usize) -> Known {
         let entries = self.entries();

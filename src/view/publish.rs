@@ -53,6 +53,8 @@ pub(super) struct Batch {
     removals: BTreeMap<usize, Change>,
     /// Units whose bytes go, and why.
     refused: Vec<(usize, Code)>,
+    /// Units of which only old bytes are held, and may not be any more.
+    overdue: Vec<usize>,
     /// Lists of units: the bytes of versions that may not be read any more go.
     disabled: Vec<(usize, Listed)>,
     /// Something cannot be told, or not be shown.
@@ -62,11 +64,12 @@ pub(super) struct Batch {
 impl Batch {
     /// Whether nothing follows from it.
     pub(super) fn is_empty(&self) -> bool {
-        let Self { changes, names, removals, refused, disabled, unknown: _ } = self;
+        let Self { changes, names, removals, refused, overdue, disabled, unknown: _ } = self;
         changes.is_empty()
             && names.is_empty()
             && removals.is_empty()
             && refused.is_empty()
+            && overdue.is_empty()
             && disabled.is_empty()
     }
 
@@ -170,6 +173,11 @@ impl View {
 
     /// Takes away what cannot be asked about any more, and says so.
     fn give_up(&self, unit: usize, batch: &mut Batch) -> &'static str {
+        if self.is_unopened(unit) {
+            // Its name stays: whoever opens it asks the vault.
+            batch.overdue.push(unit);
+            return "; who has an old version open reads no more of it";
+        }
         self.remove(unit, Code::Unavailable, batch, |_| true);
         batch.refused.push((unit, Code::Unavailable));
         "; its files are taken away until the vault gives it again"
@@ -206,6 +214,14 @@ impl View {
             let gone = |version: Option<&str>| version.is_some_and(|one| !listed.has(one));
             self.remove(*unit, Code::Disabled, &mut batch, gone);
         }
+        let (now, most) = (Moment::now(&self.clock), self.limits.max_stale);
+        let (unopened, opened): (Vec<_>, Vec<_>) = std::mem::take(&mut batch.overdue)
+            .into_iter()
+            .partition(|unit| self.is_unopened(*unit));
+        for unit in opened.into_iter().filter(|unit| self.ledger.is_overdue(*unit, now, most)) {
+            // An answer from long ago has filled it meanwhile.
+            self.give_up(unit, &mut batch);
+        }
         let layout = self.plan.tree.layout;
         let mut changes = batch.removals;
         if layout == Layout::Flat || !batch.unknown {
@@ -237,6 +253,10 @@ impl View {
         let mut gone = BTreeSet::new();
         for (unit, code) in batch.refused {
             self.ledger.withdraw(unit, code, |_| true);
+            gone.extend(self.plan.members(unit));
+        }
+        for unit in unopened {
+            self.ledger.withdraw_overdue(unit, now, most, Code::Unavailable);
             gone.extend(self.plan.members(unit));
         }
         for (unit, listed) in disabled {

@@ -18,10 +18,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{FutureExt, StreamExt, stream};
 
+use super::plan::PlannedObject;
 use super::publish::Batch;
 use super::room::Room;
 use super::run::{Patience, Run};
-use super::slot::Wanted;
+use super::slot::{Slot, Wanted};
 use super::{Limits, View};
 use crate::error::{Code, Error, Result};
 use crate::fetch::Demand;
@@ -246,36 +247,59 @@ impl View {
 
     pub(super) fn pause(&self, interval: Duration) -> Duration {
         let pause = jittered(interval);
-        let end = self.ledger.patience_ends(self.limits.max_stale, |unit| self.is_gone(unit));
+        let current = self.generations().current.clone();
+        // Nothing can be taken away of what nobody looks at, nor of what is gone.
+        let is_past = |unit: usize| {
+            let looked_at = current.slots.get(unit).zip(self.plan.objects.get(unit));
+            self.is_gone(unit)
+                || !looked_at.is_some_and(|(slot, planned)| self.is_looked_at(planned, slot))
+        };
+        let end = self.ledger.patience_ends(self.limits.max_stale, is_past);
         let left = end.map(|end| end.saturating_duration_since(self.clock.now()).max(SHORTEST));
         left.map_or(pause, |left| left.min(pause))
     }
 
-    /// Whether nothing of a unit is there.
+    /// Whether nobody has opened what is shown of a unit now: only older births hold something of it, if any.
+    /// A history is never like that.
+    pub(super) fn is_unopened(&self, unit: usize) -> bool {
+        let current = self.generations().current.clone();
+        let slot = current.slots.get(unit).zip(self.plan.objects.get(unit));
+        slot.is_some_and(|(slot, planned)| planned.spec.position.is_none() && slot.is_unopened())
+    }
+
+    /// Whether nothing of a unit is there, and nobody holds anything of it.
     pub(super) fn is_gone(&self, unit: usize) -> bool {
         let current = self.generations().current.clone();
         let members = current.slots.get(self.plan.members(unit)).unwrap_or_default();
-        !members.iter().any(|slot| slot.exists())
+        !members.iter().any(|slot| slot.exists()) && self.ledger.held(unit, |_| true).is_empty()
     }
 
     pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is to be asked about: what is filled, what was taken away, and every history.
+    /// What is to be asked about.
     fn units(&self) -> Vec<usize> {
         let current = self.generations().current.clone();
         let objects = self.plan.objects.iter().zip(&current.slots);
-        let asked = objects.filter(|(planned, slot)| match planned.spec.position {
+        let asked = objects.filter(|(planned, slot)| self.is_looked_at(planned, slot));
+        asked.map(|(_, slot)| slot.object).collect()
+    }
+
+    /// Whether a unit that begins with this slot is to be asked about: what is filled, in whatever birth,
+    /// what was taken away, and every history.
+    fn is_looked_at(&self, planned: &PlannedObject, slot: &Slot) -> bool {
+        match planned.spec.position {
             Some(_) => planned.unit == slot.object,
             None => match slot.wanted {
-                Wanted::Version(_) => slot.content().is_some(),
                 Wanted::Withdrawn { .. } => true,
-                // Not listed any more; but somebody may have opened it just before.
-                Wanted::Nothing => !self.ledger.held(slot.object, |_| true).is_empty(),
+                // Somebody may have opened a node of an earlier birth, or a name just before it went: what
+                // that holds is the vault's.
+                Wanted::Version(_) | Wanted::Nothing => {
+                    slot.content().is_some() || !self.ledger.held(slot.object, |_| true).is_empty()
+                }
             },
-        });
-        asked.map(|(_, slot)| slot.object).collect()
+        }
     }
 }
 

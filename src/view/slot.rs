@@ -329,6 +329,11 @@ impl Slot {
         matches!(self.wanted, Wanted::Version(_))
     }
 
+    /// Whether its object is there, and nobody has read it yet.
+    pub(super) fn is_unopened(&self) -> bool {
+        self.exists() && self.content().is_none()
+    }
+
     /// Whether this file of it is there.
     pub(super) fn shows(&self, file: usize) -> bool {
         match self.content() {

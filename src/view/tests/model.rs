@@ -183,6 +183,23 @@ async fn a_history_goes_and_comes_back_at_once() {
     world.ends().await;
 }
 
+/// Found by chance: an answer to an open of an old node, while nobody has opened the present one.
+#[tokio::test]
+async fn what_nobody_has_opened_stays_when_its_old_bytes_go() {
+    let mut world = World::new(Layout::Atomic, Objects::Plain, Looks::Together, Room::Enough).await;
+    let opens = [Op::Open(0), Op::OpenLate(1), Op::OpenLate(8), Op::Deliver(0), Op::Hours(25)];
+    let outage = [Op::Outage(Failure::Throttled), Op::Refresh, Op::Deliver(0), Op::Refresh];
+    for op in opens.iter().chain(&outage) {
+        world.does(op).await;
+    }
+    world.ends().await;
+    let mut world = World::new(Layout::Atomic, Objects::Plain, Looks::OneByOne, Room::Enough).await;
+    for op in opens.iter().chain(&outage) {
+        world.does(op).await;
+    }
+    world.ends().await;
+}
+
 /// Found by chance: an open that joined the fetch of somebody who lets go of nothing that is shown.
 #[tokio::test]
 async fn an_open_makes_room_whoever_began_to_fetch() {

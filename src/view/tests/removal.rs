@@ -94,6 +94,61 @@ async fn a_firewall_is_no_refusal_and_nobody_opened_is_nobody_refused() {
     assert!(walk(&view, "b").is_some());
 }
 
+/// The first generation's `b`, opened when the second is there; its own `b` is empty.
+async fn opened_late(layout: Layout) -> (Arc<Fake>, Arc<View>, NodeId) {
+    let (fake, view) = view(layout);
+    let (id, old) = slot(&view, "b");
+    read(&view, "a").await.unwrap();
+    fake.set("a", Answer::Value(2));
+    view.refresh(soon()).await;
+    view.open(id, &old, soon()).await.unwrap();
+    assert_eq!(view.read(id, |bytes| bytes.len()), Ok(3));
+    (fake, view, id)
+}
+
+#[tokio::test]
+async fn what_was_opened_by_an_old_node_is_looked_at_too() {
+    let (fake, view, id) = opened_late(Layout::Atomic).await;
+    // Whoever opens the name asks by himself.
+    let before = view.status().birth;
+    fake.set("b", Answer::Value(2));
+    assert!(view.refresh(soon()).await.changed.is_empty());
+    assert_eq!((view.status().birth, view.status().objects[1].version.clone()), (before, None));
+    assert_eq!(view.read(id, |bytes| bytes.len()), Ok(3));
+    fake.set("b", Answer::Fails(Code::Forbidden));
+    assert_eq!(view.refresh(soon()).await.changed, ["b"]);
+    assert_eq!(view.read(id, |_| ()), Err(NotServed::Refused(Code::Forbidden)));
+}
+
+#[tokio::test]
+async fn nor_does_it_stay_longer_than_it_may() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let (fake, view, id) = opened_late(Layout::Atomic).await;
+    fake.set("b", Answer::Fails(Code::Unavailable));
+    fake.clock.advance(DAY / 2);
+    view.refresh(soon()).await;
+    assert_eq!(view.read(id, |bytes| bytes.len()), Ok(3));
+    fake.clock.advance(DAY);
+    let mut announcements = view.subscribe();
+    let announced = async {
+        let told = announcements.recv().await.unwrap();
+        let _ = told.shown.send(());
+        (told.names, told.withdrawn)
+    };
+    let (done, (names, withdrawn)) = tokio::join!(view.refresh(soon()), announced);
+    assert!(done.changed.is_empty() && names.is_empty(), "{names:?}");
+    assert_eq!(withdrawn, [id]);
+    assert_eq!(view.read(id, |_| ()), Err(NotServed::Refused(Code::Unavailable)));
+    // The name leads to what the vault has, and hurries nobody meanwhile.
+    assert!(view.status().objects[1].stale.is_none());
+    assert!(view.pause(DAY) > DAY / 2);
+    fake.requests();
+    view.refresh(soon()).await;
+    assert_eq!(fake.requests(), ["a"]);
+    fake.set("b", Answer::Value(2));
+    assert_eq!(read(&view, "b").await.unwrap(), "b 2");
+}
+
 #[tokio::test]
 async fn an_answer_on_its_way_does_not_bring_back_what_was_refused() {
     let (fake, view) = view(Layout::Atomic);

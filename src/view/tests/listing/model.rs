@@ -214,12 +214,14 @@ impl World {
                 Shown::Version(_) | Shown::TakenAway => true,
                 // For those who hold an old node of it.
                 Shown::Nothing => held[at],
-                Shown::Empty => false,
+                // Its name leads to what the vault has whenever it is opened.
+                Shown::Empty => held[at] && one.version.is_none(),
             };
             let answer = one.version.map_or(Shown::TakenAway, Shown::Version);
             one.shown = match (one.shown, self.lists) {
                 // What the vault gives by itself is there, whatever is listed.
                 (_, _) if looked_at && one.version.is_some() => answer,
+                (Shown::Empty, _) if looked_at => answer,
                 (Shown::Empty | Shown::TakenAway, Lists::Good) if !listed => Shown::Nothing,
                 (Shown::Nothing, Lists::Good | Lists::Cut) if listed => Shown::Empty,
                 (_, _) if looked_at => answer,

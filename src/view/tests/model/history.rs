@@ -2,7 +2,7 @@
 //! from before the last one that was seen.
 
 use super::vault::{Answered, Outcome};
-use super::world::{Run, World, version_of};
+use super::world::{Overdue, Run, World, version_of};
 use super::*;
 
 const WANTED: usize = 3;
@@ -32,7 +32,7 @@ impl History {
 
     /// Whether it was certainly overdue when this came. `ended` is the last refresh that had come to its
     /// end by the operation before.
-    pub(super) fn hear(&mut self, answer: &Answered, ended: u64, most: Duration) -> bool {
+    pub(super) fn hear(&mut self, answer: &Answered, ended: u64, most: Duration) -> Overdue {
         match &answer.outcome {
             Outcome::List(enabled) => {
                 self.lists.push(enabled.clone());
@@ -45,7 +45,10 @@ impl History {
             _ => {}
         }
         let since = |checked| answer.arrived.saturating_duration_since(checked);
-        self.checked.is_some_and(|checked| since(checked) >= most)
+        match self.checked.is_some_and(|checked| since(checked) >= most) {
+            true => Overdue::Opened,
+            false => Overdue::No,
+        }
     }
 
     /// What follows from a refresh. Whether something about it certainly cannot be told, and whether
@@ -65,7 +68,7 @@ impl History {
                 Outcome::Failed => {
                     unknown |= answer.refresh;
                     perhaps |= !answer.refresh;
-                    must_go |= answer.refresh && *overdue;
+                    must_go |= answer.refresh && *overdue != Overdue::No;
                     let since = |then| answer.arrived.saturating_duration_since(then);
                     may_go |=
                         self.clean.is_some_and(|clean| since(clean) >= Duration::from_secs(88_200));

@@ -39,6 +39,8 @@ pub(super) struct Answered {
     /// By somebody who shows a value, or of a list: these belong to a refresh.
     pub(super) refresh: bool,
     pub(super) list: bool,
+    /// Nobody had opened what was shown of it when it was asked for.
+    pub(super) unopened: bool,
     /// The refresh that ran when it was asked for, and when it arrived.
     pub(super) run: u64,
     pub(super) arrived_in_run: u64,
@@ -172,6 +174,8 @@ impl Vault {
     ) -> Result<Outcome> {
         let number = self.number(name);
         let (run, asked) = (self.run(), self.clock.now());
+        let view = self.view.get().and_then(Weak::upgrade);
+        let unopened = view.is_some_and(|view| view.is_unopened(number));
         let (outcome, late, asked_step, failure) = self.with(|state| {
             let object = &state.objects[number];
             let failure = state.outage.or(object.failure);
@@ -200,6 +204,7 @@ impl Vault {
             outcome: outcome.clone(),
             refresh,
             list,
+            unopened,
             run,
             arrived_in_run: self.run(),
             asked_step,

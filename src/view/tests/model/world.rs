@@ -53,8 +53,16 @@ pub(super) struct Node {
 /// One refresh, from its answers.
 #[derive(Default)]
 pub(super) struct Run {
-    /// And whether the object had no positive answer for too long by then.
-    pub(super) answers: Vec<(Answered, bool)>,
+    pub(super) answers: Vec<(Answered, Overdue)>,
+}
+
+/// Whether an object had no positive answer for too long when an answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    No,
+    /// And nobody has opened what is shown.
+    Unopened,
+    Opened,
 }
 
 /// Names and nodes that the kernel is to forget.
@@ -320,7 +328,11 @@ impl World {
                         unit.stale = answer.outcome == Outcome::Failed;
                     }
                     let since = |checked| answer.arrived.saturating_duration_since(checked);
-                    unit.checked.is_some_and(|checked| since(checked) >= MAX_STALE)
+                    match unit.checked.is_some_and(|checked| since(checked) >= MAX_STALE) {
+                        false => Overdue::No,
+                        true if unit.shown == Shown::Unfilled => Overdue::Unopened,
+                        true => Overdue::Opened,
+                    }
                 }
                 None => self.history.as_mut().unwrap().hear(answer, self.finished, MAX_STALE),
             };
@@ -347,6 +359,15 @@ impl World {
                     && !answer.refresh
                     && answer.outcome == Outcome::Value(version)
             };
+            let is_refusal = |(answer, _): &(Answered, Overdue)| {
+                answer.object == number
+                    && answer.refresh
+                    && matches!(answer.outcome, Outcome::Refused(_))
+            };
+            if self.runs.values().any(|run| run.answers.iter().any(is_refusal)) {
+                // It went and came back at once, by two refreshes.
+                continue;
+            }
             assert!(new.iter().any(given), "{} {version} is of no answer", unit.name);
             unit.shown = Shown::Version(version);
         }
@@ -369,17 +390,22 @@ impl World {
         let mut unknown = false;
         let mut values = Vec::new();
         let mut gone = Vec::new();
+        let mut lost = Vec::new();
         for (answer, overdue) in &run.answers {
             if answer.object >= self.units.len() {
                 continue;
             }
             match &answer.outcome {
+                // Whoever opens it gets his own answer.
+                Outcome::Value(_) if answer.unopened => {}
                 Outcome::Value(version) => values.push((answer.object, *version)),
                 Outcome::Refused(_) => gone.push(answer.object),
                 Outcome::Failed => {
                     unknown = true;
-                    if *overdue {
-                        gone.push(answer.object);
+                    match overdue {
+                        Overdue::No => {}
+                        Overdue::Unopened => lost.push(answer.object),
+                        Overdue::Opened => gone.push(answer.object),
                     }
                 }
                 Outcome::List(_) => panic!("of no history: {answer:?}"),
@@ -394,6 +420,10 @@ impl World {
             (unknown, perhaps_unknown) =
                 (unknown || certainly, perhaps_unknown || certainly || perhaps);
             self.history = Some(history);
+        }
+        for unit in lost {
+            let is_gone = self.lose(unit);
+            gone.extend(is_gone.then_some(unit));
         }
         let step = self.vault.with(|state| state.step);
         for unit in gone {
@@ -418,6 +448,24 @@ impl World {
         }
     }
 
+    /// What older births hold of it goes, if that is still too old; whoever opens its name asks by himself.
+    /// Whether an answer from long ago has filled it meanwhile, so that it is gone altogether.
+    fn lose(&mut self, unit: usize) -> bool {
+        let now = self.vault.clock.now();
+        let since = |checked| now.saturating_duration_since(checked);
+        if self.units[unit].checked.is_none_or(|checked| since(checked) < MAX_STALE) {
+            return false;
+        }
+        if self.units[unit].shown != Shown::Unfilled {
+            return true;
+        }
+        self.units[unit].stale = false;
+        self.units[unit].refused = Some(self.vault.with(|state| state.step));
+        let nodes = self.nodes.values_mut().filter(|node| node.unit == unit);
+        nodes.filter(|node| node.text.is_some()).for_each(|node| node.dead = true);
+        false
+    }
+
     /// What a refresh takes away that has not asked about it. It asks about everything, unless something
     /// was not answered; then what is overdue goes, and the rest stays as it is.
     fn passed_over(&mut self, run: &Run) -> Vec<usize> {
@@ -426,22 +474,34 @@ impl World {
         let mut gone = Vec::new();
         for (number, unit) in self.units.iter_mut().enumerate() {
             let asked = run.answers.iter().any(|(answer, _)| answer.object == number);
-            if asked || unit.shown == Shown::Unfilled {
+            if asked {
                 continue;
             }
+            let since = |checked| now.saturating_duration_since(checked);
+            let overdue = unit.checked.is_some_and(|checked| since(checked) >= MAX_STALE);
+            let said = status.objects.iter().find(|object| object.name == unit.name).unwrap();
             // Filled only since this refresh began, or by its end; the model does not know which.
             let opened = self.vault.with(|state| {
                 let mut answers = state.answers.iter();
                 let is_now = |answer: &&Answered| answer.arrived_in_run == self.finished;
                 answers.any(|one| is_now(&one) && one.object == number && !one.refresh)
             });
+            if unit.shown == Shown::Unfilled {
+                // What older births held when it began goes.
+                if gave_up && overdue {
+                    let nodes = self.nodes.values_mut().filter(|node| node.unit == number);
+                    for node in nodes.filter(|node| node.text.is_some()) {
+                        node.perhaps_dead |= opened;
+                        node.dead |= !opened;
+                    }
+                    unit.stale &= said.stale.is_some();
+                }
+                continue;
+            }
             assert!(gave_up || opened, "nobody asked about {}", unit.name);
             if unit.shown == Shown::Gone {
                 continue;
             }
-            let since = |checked| now.saturating_duration_since(checked);
-            let overdue = unit.checked.is_some_and(|checked| since(checked) >= MAX_STALE);
-            let said = status.objects.iter().find(|object| object.name == unit.name).unwrap();
             let went = said.withdrawn.is_some();
             assert!(opened || went == (gave_up && overdue), "{}: {went}, {overdue}", unit.name);
             if went {
@@ -477,13 +537,18 @@ impl World {
 
     async fn finish_tasks(&mut self, new: &[Answered]) {
         let bad = |answer: &Answered| !matches!(answer.outcome, Outcome::Value(_));
+        let mut opened = Vec::new();
         for at in (0..self.opening.len()).rev() {
-            if !self.opening[at].1.is_finished() {
-                continue;
+            if self.opening[at].1.is_finished() {
+                let (id, opening) = self.opening.swap_remove(at);
+                opened.push((id, opening.await.unwrap()));
             }
-            let (id, opening) = self.opening.swap_remove(at);
+        }
+        // What one holds may be why there was no room for another.
+        opened.sort_by_key(|(_, outcome)| outcome.is_err());
+        for (id, outcome) in opened {
             let unit = self.unit_of(id);
-            match opening.await.unwrap() {
+            match outcome {
                 Ok(()) => {
                     let node = self.nodes.entry(id).or_insert(Node::of(unit));
                     node.handles += 1;
