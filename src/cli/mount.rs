@@ -283,8 +283,9 @@ async fn serve(args: Args, inherited: Vec<OwnedFd>) -> Result<()> {
 /// The view, with all its values where they are to be there from the start.
 async fn filled(args: &Args, opened: &Opened) -> Result<std::sync::Arc<View>> {
     let layout = args.layout.map_or_else(|| opened.natural_layout(), Into::into);
-    let (limits, deadline) = (args.limits(), Instant::now() + args.list_timeout);
+    let deadline = Instant::now() + args.list_timeout;
     let eager = args.fetch.or(opened.fetch).unwrap_or_default() == FetchMode::Eager;
+    let limits = Limits { eager, ..args.limits() };
     let view = match eager {
         true => opened.whole_view(layout, limits, deadline).await?,
         false => opened.view(layout, limits, deadline).await?,

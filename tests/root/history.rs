@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use akvfs::class::ObjectKind::Secret;
-use akvfs::emulator::{SYSTEM_IDENTITY, Verb};
+use akvfs::emulator::{SYSTEM_IDENTITY, Service, Trouble, Verb, Where};
 
 use crate::azure::Azure;
 use crate::canary;
@@ -90,5 +90,28 @@ network_test! {
         for row in ["secret1/0  secret/secret1/0  ", "secret1/1  secret/secret1/1  ", "api-token  "] {
             assert!(report.contains(row), "{report}");
         }
+    }
+}
+
+network_test! {
+    fn an_eager_tree_shows_no_version_that_is_not_fetched() {
+        let azure = Azure::new();
+        let (class, dir) = (azure.path("class.yaml"), azure.path("mnt"));
+        std::fs::write(&class, CLASS).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        let (class, place) = (class.to_str().unwrap(), dir.to_str().unwrap());
+        let control = azure.emulator.control();
+        let oldest = control.versions("akvfs-dev", Secret, "secret1")[0].clone();
+        control.enable("akvfs-dev", Secret, "secret1", &oldest, false).unwrap();
+        let eager = ["mount", "--fetch", "eager", class, place, "--refresh-interval", "1s"];
+        let output = azure.output(&eager);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let folder = dir.join("secret1");
+        assert_eq!(names(&folder), ["0"]);
+        control.enable("akvfs-dev", Secret, "secret1", &oldest, true).unwrap();
+        eventually("the other version", || names(&folder).len() == 2);
+        control.always(Where::service(Service::Vault), Trouble::Status(503));
+        assert_eq!(std::fs::read(folder.join("1")).unwrap(), b"an older value");
+        assert!(azure.output(&["unmount", place]).status.success());
     }
 }
