@@ -95,7 +95,7 @@ impl View {
         self.budget.used().saturating_add(bytes) > self.budget.limit()
     }
 
-    fn make_room(&self, bytes: usize, room: Room) -> Option<Reserved> {
+    pub(super) fn make_room(&self, bytes: usize, room: Room) -> Option<Reserved> {
         let (current, old) = {
             let generations = self.generations();
             let old: Vec<_> = generations.all().skip(1).cloned().collect();
@@ -115,7 +115,8 @@ impl View {
         if room == Room::Open {
             // What a refresh has fetched that still waits for others, before what is shown.
             going.extend(self.ledger.contents().into_iter().filter(is_new));
-            shown.sort_by_key(|content| content.opened());
+            // Each is read once: others open meanwhile, and an order that changes under the sort is none.
+            shown.sort_by_cached_key(|content| content.opened());
             going.extend(shown);
         }
         // Nobody can open a file meanwhile.

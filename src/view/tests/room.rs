@@ -1,5 +1,7 @@
 //! A tree that is full: what is let go of, and that nobody ever gets another version.
 
+use std::panic::AssertUnwindSafe;
+
 use super::*;
 
 /// Each value has three bytes; the tree has room for two.
@@ -221,4 +223,35 @@ async fn bytes_that_a_reader_holds_a_moment_after_its_close_are_waited_for() {
     assert!(!opener.is_finished());
     drop(held);
     assert_eq!(opener.await.unwrap().unwrap(), "c 1");
+}
+
+#[tokio::test]
+async fn an_open_makes_room_while_others_open() {
+    const OBJECTS: usize = 1_000;
+    let objects = (0..OBJECTS).map(|n| object(&format!("n{n}"))).collect();
+    let (_, view) = view_of(Layout::Flat, objects, Limits::default());
+    view.fill_all(soon()).await.unwrap();
+    let all = view.budget.limit();
+    let slots = view.generations().current.slots.clone();
+    let makes = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let others = std::thread::spawn({
+        let (makes, slots) = (makes.clone(), slots.clone());
+        move || {
+            let mut tick = 1_u64;
+            while makes.load(std::sync::atomic::Ordering::Relaxed) {
+                // In another order each time.
+                tick = tick.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let slot = &slots[(tick >> 33) as usize % OBJECTS];
+                slot.content().unwrap().opened_at(tick >> 1);
+            }
+        }
+    });
+    // More than there is, so that nothing goes.
+    let panicked = (0..500).any(|_| {
+        let asks = || view.make_room(all + 1, super::super::room::Room::Open).is_some();
+        std::panic::catch_unwind(AssertUnwindSafe(asks)).is_err()
+    });
+    makes.store(false, std::sync::atomic::Ordering::Relaxed);
+    others.join().unwrap();
+    assert!(!panicked);
 }
