@@ -218,7 +218,7 @@ impl View {
         }
     }
 
-    /// Refreshes about every `interval`, for ever. The pauses differ by up to a tenth: many mounts
+    /// Refreshes about every `interval`, until the view is closed. The pauses differ by up to a tenth: many mounts
     /// that started together must not ask together. An object that may not stay so long is looked at in
     /// time.
     ///
@@ -227,13 +227,18 @@ impl View {
         tokio::join!(self.look_for_ever(interval), self.outlive_credential());
     }
 
+    /// Until the view is closed.
     async fn look_for_ever(self: &Arc<Self>, interval: Duration) {
-        loop {
+        let is_closed = || self.closed.load(Ordering::Acquire);
+        while !is_closed() {
             let pause = self.pause(interval);
             let next = self.clock.now() + pause;
             self.schedule().next_look = Some(self.clock.wall() + pause);
             while let Some(soon) = self.lists.next_try().filter(|soon| *soon < next) {
                 self.clock.sleep_until(soon).await;
+                if is_closed() {
+                    return;
+                }
                 self.list_again().await;
             }
             self.clock.sleep_until(next).await;

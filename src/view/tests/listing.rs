@@ -264,6 +264,20 @@ async fn a_vault_that_told_no_names_at_first_is_asked_again_soon() {
     assert_eq!(view.status().collections[1].failure.clone().unwrap().error.code(), Code::Forbidden);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_asks_for_names_of_a_view_that_is_closed() {
+    let fake = Arc::new(Fake::default());
+    fake.lists(fails(Code::Unavailable));
+    let plan = Plan::listing(&KINDS, 0o400, Layout::Flat);
+    let view = View::new(plan, fake.clone(), render::Options::default(), Limits::default());
+    assert_eq!(view.list_names(soon()).await.len(), 1);
+    let keeper = tokio::spawn(view.clone().keep_fresh(Duration::from_secs(3600)));
+    eventually("a schedule", || view.status().next_look.is_some()).await;
+    view.close();
+    fake.clock.advance(Duration::from_secs(60));
+    eventually("the keeper's end", || keeper.is_finished()).await;
+}
+
 #[tokio::test]
 async fn a_list_that_is_cut_short_takes_nothing_and_is_told() {
     let (fake, view) = of_vault(Layout::Flat, &["a", "b"]).await;
