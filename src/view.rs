@@ -103,6 +103,8 @@ pub struct Limits {
     /// The limit of one look for a new version, from its turn on: twice a fetch's, because nobody waits
     /// and the vault may ask for a pause as long as that.
     pub look_limit: Duration,
+    /// How long what the vault refuses waits for other looks, so that it goes together with what they find.
+    pub refusal_wait: Duration,
     /// A delivery that takes longer to show a change shows it late; a refresh waits no longer for it.
     pub show_limit: Duration,
     /// Whoever shows the view has filled it before ([`View::fill_all`]): from then on nothing is shown
@@ -120,6 +122,7 @@ impl Default for Limits {
             queue: 256,
             fetch_limit: Duration::from_secs(30),
             look_limit: Duration::from_secs(60),
+            refusal_wait: Duration::from_secs(1),
             show_limit: Duration::from_secs(30),
             room_wait: Duration::from_millis(500),
             eager: false,

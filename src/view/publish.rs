@@ -73,6 +73,17 @@ impl Batch {
             && disabled.is_empty()
     }
 
+    /// Whether something goes whatever becomes of the others.
+    pub(super) fn takes_away(&self) -> bool {
+        !(self.removals.is_empty() && self.refused.is_empty())
+    }
+
+    /// That, by itself.
+    pub(super) fn take_removals(&mut self) -> Self {
+        let removals = std::mem::take(&mut self.removals);
+        Self { removals, refused: std::mem::take(&mut self.refused), ..Self::default() }
+    }
+
     /// A name that is there from now on.
     pub(super) fn appear(&mut self, change: Change) {
         self.names.push(change);

@@ -4,8 +4,9 @@
 //! is listed anew: a new version moves the others on, filled or not, and a history takes its new state
 //! as a whole or keeps the old one. In the atomic layout new content is published only when all of it
 //! was fetched: while one object cannot be told (an outage, throttling, a value that cannot be
-//! rendered), the old generation stays as it is. What the vault refuses goes all the same: it holds
-//! nobody back, and nobody holds it. In the flat layout every entry is on its own.
+//! rendered), the old generation stays as it is. What the vault refuses goes all the same, and soon: it
+//! holds nobody back, and nobody holds it, neither looks that hang nor thousands of others. In the flat
+//! layout every entry is on its own.
 //!
 //! One refresh runs at a time, as a task of its own. Whoever comes while one runs waits for the next
 //! one, which is then everybody's: what it finds was asked for after all of them came. It goes on until
@@ -17,6 +18,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{FutureExt, StreamExt, stream};
+use tokio::task::JoinHandle;
 
 use super::plan::PlannedObject;
 use super::publish::Batch;
@@ -49,6 +51,28 @@ pub struct Refreshed {
 pub(super) struct Schedule {
     pub(super) looked: Option<SystemTime>,
     pub(super) next_look: Option<SystemTime>,
+}
+
+/// What goes before a run has ended.
+#[derive(Default)]
+struct Taking {
+    /// Since when something waits for it.
+    since: Option<Instant>,
+    /// The last is being shown.
+    showing: Option<JoinHandle<Result<()>>>,
+}
+
+impl Taking {
+    fn due(&self, wait: Duration) -> Option<Instant> {
+        self.since.and_then(|since| since.checked_add(wait))
+    }
+
+    async fn shown(self) -> Result<()> {
+        match self.showing {
+            Some(showing) => showing.await.unwrap_or_else(|_| Err(Error::task_failed())),
+            None => Ok(()),
+        }
+    }
 }
 
 impl View {
@@ -161,17 +185,25 @@ impl View {
                 async move { (place, unit, look.await) }
             })
             .buffer_unordered(self.limits.looks());
-        while let Some((place, unit, looked)) = looks.next().await {
-            let Some(looked) = looked else {
-                left.push((place, unit));
-                continue;
-            };
-            done.checked += 1;
-            let failure = self.weigh(unit, looked, &mut batch);
-            self.runs.looked(unit, failure.as_ref());
-            done.failures.extend(failure);
+        let mut taking = Taking::default();
+        loop {
+            match within(taking.due(self.limits.refusal_wait), looks.next()).await {
+                Some(None) => break,
+                Some(Some((place, unit, None))) => left.push((place, unit)),
+                Some(Some((_, unit, Some(looked)))) => {
+                    done.checked += 1;
+                    let failure = self.weigh(unit, looked, &mut batch);
+                    self.runs.looked(unit, failure.as_ref());
+                    done.failures.extend(failure);
+                }
+                None => {}
+            }
+            if batch.takes_away() {
+                self.take_away(&mut taking, &mut batch, &mut done);
+            }
         }
         drop(looks);
+        done.failures.extend(taking.shown().await.err());
         left.sort_unstable();
         self.runs.first.store(left.first().map_or(0, |(_, unit)| *unit), Ordering::Relaxed);
         if !left.is_empty() {
@@ -199,6 +231,30 @@ impl View {
         slots.iter().for_each(|slot| self.warn_of_expired(slot));
         self.schedule().looked = Some(self.clock.wall());
         done
+    }
+
+    /// What the vault refuses goes while others are still looked at, once it has waited for them a little.
+    fn take_away(self: &Arc<Self>, taking: &mut Taking, batch: &mut Batch, done: &mut Refreshed) {
+        let now = Instant::now();
+        taking.since.get_or_insert(now);
+        if taking.due(self.limits.refusal_wait).is_none_or(|due| now < due) {
+            return;
+        }
+        taking.since = None;
+        if taking.showing.as_ref().is_some_and(|showing| !showing.is_finished()) {
+            // One after the other.
+            taking.since = Some(now);
+            return;
+        }
+        match self.publish(batch.take_removals()) {
+            Ok(published) => {
+                let files = published.changed.iter();
+                done.changed.extend(files.map(|(node, _)| self.plan.tree.path(*node)));
+                let view = self.clone();
+                taking.showing = Some(tokio::spawn(async move { view.announce(published).await }));
+            }
+            Err(error) => done.failures.push(error),
+        }
     }
 
     /// Publishes what was found, and waits until it is shown.

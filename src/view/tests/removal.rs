@@ -82,6 +82,47 @@ async fn a_refusal_goes_through_while_another_object_cannot_be_told() {
 }
 
 #[tokio::test]
+async fn a_refusal_does_not_wait_for_looks_that_hang() {
+    for layout in [Layout::Atomic, Layout::Flat] {
+        let limits = Limits { refusal_wait: Duration::from_millis(20), ..Limits::default() };
+        let (fake, view) = view_of(layout, ["a", "b", "c", "d"].map(object).to_vec(), limits);
+        for name in ["a", "b", "c", "d"] {
+            read(&view, name).await.unwrap();
+        }
+        let (id, open) = slot(&view, "a");
+        view.hold(id, &open);
+        let mut announcements = view.subscribe();
+        let (hangs, later) = (fake.gate("b"), fake.gate("c"));
+        for name in ["a", "c"] {
+            fake.set(name, Answer::Fails(Code::Forbidden));
+        }
+        fake.set("d", Answer::Value(2));
+        let refreshing = tokio::spawn({
+            let view = view.clone();
+            async move { view.refresh(soon()).await }
+        });
+        let first = announcements.recv().await.unwrap();
+        assert!(first.withdrawn.contains(&id) && walk(&view, "a").is_none());
+        assert_eq!(view.read(id, |_| ()), Err(NotServed::Refused(Code::Forbidden)));
+        // Not before the first is shown, and what is new comes with all of it.
+        later.open();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        assert!(walk(&view, "c").is_some() && !refreshing.is_finished());
+        let _ = first.shown.send(());
+        let second = announcements.recv().await.unwrap();
+        assert!(walk(&view, "c").is_none() && !refreshing.is_finished());
+        assert_eq!(read(&view, "d").await.unwrap(), "d 1");
+        let _ = second.shown.send(());
+        hangs.open();
+        let _ = announcements.recv().await.unwrap().shown.send(());
+        let done = refreshing.await.unwrap();
+        assert_eq!((done.checked, done.changed), (4, ["a", "c", "d"].map(str::to_owned).to_vec()));
+        assert_eq!(read(&view, "d").await.unwrap(), "d 2");
+        assert_eq!(done.failures.len(), 2);
+    }
+}
+
+#[tokio::test]
 async fn a_firewall_is_no_refusal_and_nobody_opened_is_nobody_refused() {
     let (fake, view) = view(Layout::Flat);
     read(&view, "a").await.unwrap();

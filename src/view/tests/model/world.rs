@@ -139,7 +139,15 @@ impl World {
             (Room::Little, _) => 24,
         };
         let room_wait = Duration::ZERO;
-        let limits = Limits { max_stale: MAX_STALE, max_bytes, room_wait, ..Limits::default() };
+        // The model applies what follows from a refresh at its end.
+        let refusal_wait = 1000 * MAX_STALE;
+        let limits = Limits {
+            max_stale: MAX_STALE,
+            max_bytes,
+            room_wait,
+            refusal_wait,
+            ..Limits::default()
+        };
         let limits = match looks {
             Looks::Together => limits,
             // What is not answered at once is not answered in time.
