@@ -357,11 +357,17 @@ impl View {
         let spec = ObjectSpec { version: wanted.clone(), ..planned.spec.clone() };
         for _ in 0..TURNS {
             let (seen, asked) = (self.ledger.refusals(planned.unit), Moment::now(&self.clock));
-            let work = obtain(self.origin.as_ref(), &spec, self.render, Demand::FIRST, limit);
+            let work = async {
+                let version = fetch(self.origin.as_ref(), &spec, Demand::FIRST, limit).await;
+                // Whatever becomes of it: the vault has answered.
+                self.hear(&version);
+                let version = version?;
+                let files = rendered(&spec, &version, self.render).await?;
+                Ok(Obtained { version, files })
+            };
             let obtained = tokio::time::timeout_at(limit.into(), work).await;
             let obtained = obtained
                 .unwrap_or_else(|_| Err(late(Some(planned), "no answer before the fetch's limit")));
-            self.hear(&obtained);
             let content = self.contained(planned, obtained?, room).await.inspect_err(|error| {
                 if error.code() == Code::TooLarge {
                     self.ledger.gave(planned.unit, seen, asked);

@@ -11,7 +11,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Hop, Result};
 use crate::fetch::is_refusal;
 
 /// So many objects in a row.
@@ -107,12 +107,12 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// Whether an outcome shows that the vault answers.
+/// Whether an outcome shows that the vault answers. One that says that it cannot is no answer.
 pub(super) fn hears<T>(outcome: &Result<T>) -> bool {
-    match outcome {
-        Ok(_) => true,
-        Err(error) => is_refusal(error) || matches!(error.code(), Code::Throttled),
-    }
+    let Err(error) = outcome else { return true };
+    let elsewhere = error.hop().is_some_and(|hop| hop != Hop::Vault);
+    let answered = !elsewhere && error.status().is_some_and(|status| status < 500);
+    answered || is_refusal(error) || matches!(error.code(), Code::Throttled)
 }
 
 fn left_alone(left: Duration) -> Error {
@@ -160,5 +160,20 @@ mod tests {
         assert!(breaker.answered() && !breaker.answered());
         // It was not about this any more.
         assert!(!probe.failed(&late, again) && !is_left_alone(&breaker, again));
+    }
+
+    #[test]
+    fn what_the_vault_answers_counts_and_what_others_say_does_not() {
+        let error = |code, hop, status| -> Result<()> {
+            Err(Error::new(code, "no").at(hop).answered(status, None))
+        };
+        assert!(hears(&Ok(())));
+        assert!(hears(&error(Code::Unauthenticated, Hop::Vault, 401)));
+        assert!(hears(&error(Code::BadContent, Hop::Vault, 400)));
+        assert!(hears(&error(Code::Throttled, Hop::Vault, 429)));
+        assert!(!hears(&error(Code::Unavailable, Hop::Vault, 503)));
+        assert!(!hears(&error(Code::Unauthenticated, Hop::Entra, 401)));
+        assert!(!hears(&error(Code::Unavailable, Hop::Proxy, 407)));
+        assert!(!hears::<()>(&Err(Error::new(Code::TimedOut, "late"))));
     }
 }

@@ -105,6 +105,24 @@ async fn an_answer_that_comes_after_all_ends_it() {
     assert_eq!(read(&view, "b").await.unwrap(), "b 1");
 }
 
+#[tokio::test]
+async fn an_answer_that_cannot_be_shown_is_an_answer_too() {
+    let limits = Limits { fetch_limit: Duration::from_millis(400), ..Limits::default() };
+    let mut objects = names();
+    // What the vault has is no base64.
+    objects[3].encoding = crate::class::Encoding::Base64;
+    let (fake, view) = view_of(Layout::Flat, objects, limits);
+    for name in ["a", "b"] {
+        fake.set(name, Answer::Hangs);
+        gives_up(&view, name).await;
+    }
+    assert_eq!(read(&view, "d").await.unwrap_err().code(), Code::BadContent);
+    fake.set("c", Answer::Hangs);
+    gives_up(&view, "c").await;
+    assert!(view.status().left_alone_until.is_none());
+    assert_eq!(read(&view, "e").await.unwrap(), "e 1");
+}
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn filled(view: &View) -> usize {
