@@ -108,7 +108,7 @@ pub struct Limits {
     /// A delivery that takes longer to show a change shows it late; a refresh waits no longer for it.
     pub show_limit: Duration,
     /// Whoever shows the view has filled it before ([`View::fill_all`]): from then on nothing is shown
-    /// that is not fetched.
+    /// that is not fetched; a new name of a whole vault appears when it is.
     pub eager: bool,
     /// How long after the vault's last positive answer an object stays while the vault cannot be asked.
     pub max_stale: Duration,

@@ -15,17 +15,19 @@
 //! somebody asks for always lists.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 
 use super::View;
 use super::generation::Change;
 use super::ledger::{Failure, Moment};
 use super::plan::Collection;
 use super::publish::Batch;
+use super::room::Wish;
 use super::slot::{Slot, Wanted};
 use crate::class::{ObjectKind, ObjectName, Version};
 use crate::error::{Code, Error, Result};
@@ -190,6 +192,7 @@ impl View {
         let deadline = self.list_deadline();
         let told = self.clone().ask_names(due, Urgency::First, deadline).await;
         self.weigh_lists(told, &mut batch);
+        self.fetch_names(&mut batch).await;
         let shown = match self.publish(batch) {
             Ok(published) => self.announce(published).await,
             Err(error) => Err(error),
@@ -348,6 +351,65 @@ impl View {
         trouble
     }
 
+    /// Fetches the names that are new, where nothing is shown that is not fetched: one that cannot be had
+    /// does not appear before it can. Returns what went wrong.
+    pub(super) async fn fetch_names(&self, batch: &mut Batch) -> Vec<Error> {
+        if !self.limits.eager {
+            return Vec::new();
+        }
+        let (in_vain, most) = (AtomicUsize::new(0), self.limits.looks());
+        let fetch = |change: Change| {
+            let in_vain = &in_vain;
+            async move {
+                let fetched = match self.fetches.acquire().await {
+                    _ if in_vain.load(Ordering::Relaxed) >= most => Err(not_asked()),
+                    Ok(_turn) if !self.closed.load(Ordering::Acquire) => {
+                        let limit = Instant::now() + self.limits.look_limit;
+                        self.content(change.object, &Version::Latest, &Wish::SPARE, limit).await
+                    }
+                    _ => Err(Error::task_failed()),
+                };
+                if let Err(error) = &fetched
+                    && !is_refusal(error)
+                {
+                    in_vain.fetch_add(1, Ordering::Relaxed);
+                }
+                (change, fetched)
+            }
+        };
+        let names = batch.take_names(self.plan.tree.layout);
+        let mut fetches = stream::iter(names).map(fetch).buffer_unordered(most);
+        let mut failed = Vec::new();
+        while let Some((change, fetched)) = fetches.next().await {
+            match fetched {
+                Ok(content) => batch.appear(Change { content: Some(content), ..change }),
+                Err(error) => failed.push((change.object, error)),
+            }
+        }
+        self.not_fetched(failed)
+    }
+
+    /// Says of names that they are not shown, and why.
+    fn not_fetched(&self, mut failed: Vec<(usize, Error)>) -> Vec<Error> {
+        let at = self.clock.wall();
+        failed.sort_unstable_by_key(|(object, _)| *object);
+        let mut errors = Vec::new();
+        let mut lists = self.lists.lists();
+        for (collection, known) in self.plan.collections.iter().zip(lists.iter_mut()) {
+            let of_it = self.plan.objects_of(collection).collect::<HashSet<_>>();
+            let mut its = failed.iter().filter(|(object, _)| of_it.contains(object));
+            let Some((_, first)) = its.next() else { continue };
+            let kind = collection.kind.collection();
+            let error = first.clone().with_others(its.count());
+            let error = error.context(format!("new {kind} are not shown before they are fetched"));
+            if known.failed(&error, at) {
+                tracing::warn!(code = error.code().as_str(), "{error}");
+            }
+            errors.push(error);
+        }
+        errors
+    }
+
     /// Names that are new or back. What is taken away is not: the vault is asked about it by itself.
     fn appear(&self, collection: &Collection, list: &Names, batch: &mut Batch) -> Option<Error> {
         let mut no_room = None;
@@ -373,4 +435,9 @@ impl View {
         self.ledger.grow(self.plan.len());
         no_room
     }
+}
+
+fn not_asked() -> Error {
+    Error::new(Code::TimedOut, "not asked for, the vault did not give others")
+        .fix("check the vault's health; the next list tries again")
 }

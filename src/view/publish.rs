@@ -95,6 +95,13 @@ impl Batch {
         self.removals.entry(object).or_insert(nothing);
     }
 
+    /// Names that are new, to be decided about once more; none where none can be shown now.
+    pub(super) fn take_names(&mut self, layout: Layout) -> Vec<Change> {
+        let held_back = layout == Layout::Atomic && self.unknown;
+        let names = std::mem::take(&mut self.names);
+        if held_back { Vec::new() } else { names }
+    }
+
     /// Of a batch that is not published: nobody has seen the view.
     pub(super) fn into_changes(self) -> Vec<Change> {
         self.names

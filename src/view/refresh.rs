@@ -222,7 +222,8 @@ impl View {
                 self.show(std::mem::take(&mut batch), &mut done).await;
             }
             let told = names.await.unwrap_or_default();
-            let failures = self.weigh_lists(told, &mut batch);
+            let mut failures = self.weigh_lists(told, &mut batch);
+            failures.extend(self.fetch_names(&mut batch).await);
             self.runs.looked(usize::MAX, failures.first());
             done.failures.extend(failures);
         }

@@ -279,6 +279,40 @@ async fn nobody_asks_for_names_of_a_view_that_is_closed() {
 }
 
 #[tokio::test]
+async fn an_eager_view_shows_a_new_name_when_it_is_fetched() {
+    for layout in [Layout::Flat, Layout::Atomic] {
+        let fake = Arc::new(Fake::default());
+        fake.lists(names(&["a"]));
+        let plan = Plan::listing(&KINDS, 0o400, layout);
+        let limits = Limits { eager: true, ..Limits::default() };
+        let view = View::new(plan, fake.clone(), render::Options::default(), limits);
+        assert!(view.list_names(soon()).await.is_empty());
+        view.fill_all(soon()).await.unwrap();
+        fake.lists(names(&["a", "b", "c", "d"]));
+        fake.set("b", Answer::Fails(Code::Forbidden));
+        fake.set("c", Answer::Fails(Code::NotFound));
+        let done = refresh(&fake, &view).await;
+        assert_eq!((done.changed, done.failures.len()), (vec!["secrets/d".to_owned()], 1));
+        assert!(walk(&view, "secrets/b").is_none() && walk(&view, "secrets/c").is_none());
+        let said = secrets(&view).failure.unwrap().error.to_string();
+        assert!(said.contains("new secrets are not shown before they are fetched"), "{said}");
+        assert!(said.contains("objectName:b") && said.contains("1 more"), "{said}");
+        for name in ["b", "c"] {
+            fake.set(name, Answer::Value(2));
+        }
+        let mut changed = refresh(&fake, &view).await.changed;
+        changed.sort();
+        assert_eq!(changed, ["secrets/b", "secrets/c"]);
+        assert!(secrets(&view).failure.is_none());
+        fake.requests();
+        for (name, text) in [("b", "b 2"), ("c", "c 2"), ("d", "d 1")] {
+            assert_eq!(read(&view, &format!("secrets/{name}")).await.unwrap(), text);
+        }
+        assert!(fake.requests().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_list_that_is_cut_short_takes_nothing_and_is_told() {
     let (fake, view) = of_vault(Layout::Flat, &["a", "b"]).await;
     fake.lists(names(&["b", "c"]).map(|list| Names { more: true, ..list }));
