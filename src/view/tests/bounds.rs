@@ -157,6 +157,29 @@ async fn what_nobody_opened_is_fetched_before_the_credential_ends_and_tried_to_t
 }
 
 #[tokio::test]
+async fn a_tree_that_is_full_asks_for_no_more_at_the_credentials_end() {
+    // Room for two of them, and two of five are fetched at the same time.
+    let limits = Limits { max_bytes: 7, fetches: 8, ..Limits::default() };
+    let (fake, view) = view_of(Layout::Atomic, names(), limits);
+    *fake.ends.lock().unwrap() = Some(fake.clock.wall() + HOUR);
+    let keeper = tokio::spawn(view.clone().keep_fresh(100 * HOUR));
+    eventually("a schedule", || view.status().next_look.is_some()).await;
+    fake.clock.advance(HOUR * 3 / 4 + Duration::from_secs(5 * 60));
+    eventually("a tree that is full", || view.status().objects[3].failure.is_some()).await;
+    assert_eq!(filled(&view), 2);
+    // What an open lets go of is not fetched again either.
+    fake.set("e", Answer::Value(1));
+    assert_eq!(read(&view, "e").await.unwrap(), "e 1");
+    fake.requests();
+    for _ in 0..5 {
+        fake.clock.advance(Duration::from_secs(61));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(fake.requests().is_empty());
+    keeper.abort();
+}
+
+#[tokio::test]
 async fn an_identity_that_is_renewed_leaves_a_tree_lazy() {
     let (fake, view) = view_of(Layout::Flat, names(), Limits::default());
     let keeper = tokio::spawn(view.clone().keep_fresh(100 * HOUR));
