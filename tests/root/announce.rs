@@ -1,7 +1,7 @@
 //! What watchers see of a rotation in a mounted tree, and that nobody else can make them see anything.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
@@ -12,10 +12,12 @@ use std::time::Duration;
 use akvfs::Code;
 use akvfs::delivery::files::{self, File, Place, Writer};
 use akvfs::delivery::fuse;
-use akvfs::view::Layout;
+use akvfs::view::{Layout, Limits};
 
 use super::files::watch::Watch;
-use super::support::{Fake, MARKER, Tree, end_with_thread, eventually, is_root, run, scale, table};
+use super::support::{
+    Fake, MARKER, Tree, end_with_thread, eventually, is_root, plan, run, scale, table,
+};
 use super::tree::{ENDLESS_LISTER, Killed};
 
 const ENOENT: i32 = 2;
@@ -486,6 +488,28 @@ root_test! {
         });
         assert_eq!(tree.read("one"), b"again");
         assert!(!tree.path("..data_tmp").is_symlink());
+    }
+}
+
+root_test! {
+    fn a_revocation_does_not_wait_for_a_lister_that_holds_the_directory() {
+        let vault = Fake::new(&[("one", b"first"), ("two", b"second")]);
+        let limits = Limits { show_limit: Duration::from_secs(1), ..Limits::default() };
+        let plan = plan(Layout::Atomic, &["one", "two"]);
+        let tree = Tree::with(&vault, plan, fuse::Options::default(), limits);
+        assert_eq!(tree.read("two"), b"second");
+        let mut open = fs::File::open(tree.path("one")).unwrap();
+        open.read_to_end(&mut Vec::new()).unwrap();
+        let _lister = hold(tree.dir());
+        // An announcement that nobody sees the end of.
+        vault.rotate("two", b"changed");
+        tree.refresh();
+        vault.fail("one", Some(Code::Forbidden));
+        tree.refresh();
+        eventually("an end of the bytes", || {
+            open.rewind().unwrap();
+            open.read(&mut [0; 10]).is_err_and(|error| error.raw_os_error() == Some(EACCES))
+        });
     }
 }
 

@@ -14,34 +14,40 @@ use tokio::sync::{mpsc, oneshot};
 use super::announce::Announcer;
 use super::translate::inode;
 use crate::error::{Code, Error, Result};
-use crate::view::Announcement;
+use crate::view::{Announcement, NodeId};
 
 /// Notifications that wait for their thread.
 const QUEUE: usize = 1024;
-/// An OPEN waits this long for its attributes to be dropped. Later the reader may see the
-/// placeholder size, so it gets an error instead.
+/// Longest wait for the thread for inodes. An OPEN whose attributes were not dropped by then gets an error:
+/// its reader may see the placeholder size.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Drop the attributes of an inode; make it as large as its last byte says.
-struct Attributes {
-    inode: INodeNo,
-    last: Option<(u64, u8)>,
+/// What the thread for inodes is told. None of it waits for a directory.
+struct Told {
+    what: What,
     done: oneshot::Sender<()>,
+}
+
+enum What {
+    /// Drop the attributes of an inode; make it as large as its last byte says.
+    Attributes { inode: INodeNo, last: Option<(u64, u8)> },
+    /// Drop pages and attributes of all of these.
+    Withdrawn(Vec<NodeId>),
 }
 
 /// The way to the notifier threads, which end when the last of these is dropped.
 #[derive(Clone)]
 pub(super) struct Notices {
-    attributes: mpsc::Sender<Attributes>,
+    inodes: mpsc::Sender<Told>,
     names: mpsc::Sender<Announcement>,
 }
 
 impl Notices {
     /// Queues without their threads: those need the session, the session's handler needs this.
     pub(super) fn queue() -> (Self, Queue) {
-        let (attributes, inodes) = mpsc::channel(QUEUE);
+        let (inodes, told) = mpsc::channel(QUEUE);
         let (names, announcements) = mpsc::channel(QUEUE);
-        (Self { attributes, names }, Queue { inodes, announcements })
+        (Self { inodes, names }, Queue { told, announcements })
     }
 
     /// Makes the kernel ask for the inode's attributes again; done when this returns.
@@ -53,24 +59,32 @@ impl Notices {
         inode: INodeNo,
         last: Option<(u64, u8)>,
     ) -> Result<()> {
+        if self.tell(What::Attributes { inode, last }).await {
+            return Ok(());
+        }
+        let what = "the kernel did not take a notification in time";
+        tracing::warn!("an open failed: {what}");
+        Err(Error::new(Code::TimedOut, what))
+    }
+
+    /// Whether it was done in time.
+    async fn tell(&self, what: What) -> bool {
         let (done, told) = oneshot::channel();
-        let drop = async {
-            self.attributes.send(Attributes { inode, last, done }).await.ok()?;
+        let tell = async {
+            self.inodes.send(Told { what, done }).await.ok()?;
             told.await.ok()
         };
-        match tokio::time::timeout(PATIENCE, drop).await {
-            Ok(Some(())) => Ok(()),
-            _ => {
-                let what = "the kernel did not take a notification in time";
-                tracing::warn!("an open failed: {what}");
-                Err(Error::new(Code::TimedOut, what))
-            }
-        }
+        matches!(tokio::time::timeout(PATIENCE, tell).await, Ok(Some(())))
     }
 
     /// Passes announcements on until the view or the session is gone.
     pub(super) async fn pass_on(self, mut announcements: mpsc::Receiver<Announcement>) {
-        while let Some(announcement) = announcements.recv().await {
+        while let Some(mut announcement) = announcements.recv().await {
+            // First, and whoever holds a directory: a revocation does not wait for a lister.
+            let withdrawn = std::mem::take(&mut announcement.withdrawn);
+            if !withdrawn.is_empty() && !self.tell(What::Withdrawn(withdrawn)).await {
+                tracing::warn!("the kernel was not told in time what the vault has taken back");
+            }
             if self.names.send(announcement).await.is_err() {
                 return;
             }
@@ -80,18 +94,19 @@ impl Notices {
 
 /// What the threads read.
 pub(super) struct Queue {
-    inodes: mpsc::Receiver<Attributes>,
+    told: mpsc::Receiver<Told>,
     announcements: mpsc::Receiver<Announcement>,
 }
 
 impl Queue {
     pub(super) fn serve(self, notifier: Notifier, mut announcer: Announcer) -> std::io::Result<()> {
-        let Queue { mut inodes, mut announcements } = self;
+        let Queue { mut told, mut announcements } = self;
         let names = notifier.clone();
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         thread("akvfs-inodes").spawn(move || {
-            while let Some(told) = inodes.blocking_recv() {
-                forget_attributes(&notifier, told);
+            while let Some(Told { what, done }) = told.blocking_recv() {
+                forget(&notifier, what);
+                let _ = done.send(());
             }
         })?;
         thread("akvfs-names").spawn(move || {
@@ -103,22 +118,26 @@ impl Queue {
     }
 }
 
-fn forget_attributes(notifier: &Notifier, told: Attributes) {
-    let Attributes { inode, last, done } = told;
-    if let Some((at, byte)) = last {
-        // Bytes that are stored move the end of the file; the rest of the page is read still.
-        logged(notifier.store(inode, at, &[byte]));
+fn forget(notifier: &Notifier, what: What) {
+    match what {
+        What::Attributes { inode, last } => {
+            if let Some((at, byte)) = last {
+                // Bytes that are stored move the end of the file; the rest of the page is read still.
+                logged(notifier.store(inode, at, &[byte]));
+            }
+            // A negative offset drops the attributes and leaves the pages.
+            logged(notifier.inval_inode(inode, -1, 0));
+        }
+        // Whoever holds the file open asks again, and is refused.
+        What::Withdrawn(nodes) => {
+            for node in nodes {
+                logged(notifier.inval_inode(inode(node), 0, 0));
+            }
+        }
     }
-    // A negative offset drops the attributes and leaves the pages.
-    logged(notifier.inval_inode(inode, -1, 0));
-    let _ = done.send(());
 }
 
 fn pass_on(notifier: &Notifier, announcer: &mut Announcer, told: Announcement) {
-    for file in &told.withdrawn {
-        // Pages and attributes: who holds the file open asks again, and is refused.
-        logged(notifier.inval_inode(inode(*file), 0, 0));
-    }
     for (parent, name) in announcer.announce(&told) {
         logged(notifier.inval_entry(inode(parent), &OsString::from(name)));
     }
