@@ -467,7 +467,7 @@ fn hold(dir: &Path) -> Killed {
 }
 
 root_test! {
-    fn a_lister_that_never_ends_holds_the_announcement_and_not_the_readers() {
+    fn a_lister_that_never_ends_holds_the_announcement_and_not_who_looked_names_up_before() {
         let vault = Fake::new(&[("one", b"first"), ("two", b"second")]);
         let tree = Tree::new(&vault, Layout::Atomic, &["one", "two"]);
         ["one", "two"].iter().for_each(|name| drop(tree.read(name)));
@@ -542,7 +542,40 @@ root_test! {
     }
 }
 
+root_test! {
+    fn a_server_that_is_killed_while_somebody_holds_a_directory_is_gone_for_its_readers() {
+        let mut server = Command::new("/proc/self/exe");
+        server
+            .args(["announce::rotating_for_ever", "--exact", "--ignored", "--nocapture"])
+            .env(MARKER, "a server to be killed")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut server = Killed(end_with_thread(&mut server).spawn().unwrap());
+        let mut said = BufReader::new(server.0.stdout.take().unwrap()).lines();
+        let dir = said.find_map(|line| line.unwrap().strip_prefix(PLACE).map(PathBuf::from));
+        let dir = dir.unwrap();
+        let open = fs::File::open(dir.join("name0")).unwrap();
+        let lister = hold(&dir);
+        // By then the announcement has been given up.
+        assert!(said.any(|line| line.unwrap() == LATE));
+        server.0.kill().unwrap();
+        let told = || {
+            let statfs = Command::new("timeout").args(["-s", "KILL", "5", "stat", "-f"]).arg(&dir).output();
+            String::from_utf8_lossy(&statfs.unwrap().stderr).contains("not connected")
+        };
+        eventually("ENOTCONN", told);
+        // An open that needs no directory.
+        let again = fs::File::open(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        assert_eq!(again.unwrap_err().raw_os_error(), Some(107));
+        drop((lister, open));
+        eventually("the end of the server", || server.0.try_wait().unwrap().is_some());
+        run("umount", &["--lazy", dir.to_str().unwrap()]);
+        fs::remove_dir(dir).unwrap();
+    }
+}
+
 const PLACE: &str = "the tree is at ";
+const LATE: &str = "an announcement takes long";
 
 /// The inside of the test above.
 #[test]
@@ -552,11 +585,19 @@ fn rotating_for_ever() {
     let names: Vec<String> = (0..200).map(|n| format!("name{n}")).collect();
     let objects: Vec<&str> = names.iter().map(String::as_str).collect();
     let vault = Fake::new(&[("name0", b"value")]);
-    let tree = Tree::new(&vault, Layout::Atomic, &objects);
+    // More than an operation of an announcement gets.
+    let patience = Duration::from_secs(4);
+    let limits = Limits { show_limit: patience, ..Limits::default() };
+    let plan = plan(Layout::Atomic, &objects);
+    let tree = Tree::with(&vault, plan, fuse::Options::default(), limits);
     tree.read("name0");
     println!("\n{PLACE}{}", tree.dir().display());
     loop {
         vault.rotate("name0", b"another value");
+        let begun = std::time::Instant::now();
         assert!(!tree.refresh().changed.is_empty());
+        if begun.elapsed() >= patience {
+            println!("{LATE}");
+        }
     }
 }

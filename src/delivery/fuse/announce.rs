@@ -69,9 +69,7 @@ impl Announcer {
             self.tidy(&announcement.leavings);
             self.gate.close();
         }
-        if let Some(hand) = &mut self.hand {
-            hand.let_go();
-        }
+        self.let_go();
         let Err(failed) = result else { return Vec::new() };
         self.complain(&failed);
         let temporary = announcement.moves.iter().filter_map(|one| {
@@ -82,6 +80,45 @@ impl Announcer {
         names.sort();
         names.dedup();
         names
+    }
+
+    fn hand(&mut self) -> Result<&mut Hand, Failed> {
+        let hand = match self.hand.take() {
+            Some(hand) => hand,
+            None => Hand::new().map_err(Failed::Refused)?,
+        };
+        Ok(self.hand.insert(hand))
+    }
+
+    /// Closes the tree: whoever unmounts must find nobody in it.
+    pub(super) fn let_go(&mut self) {
+        if let Some(hand) = &mut self.hand {
+            hand.let_go();
+        }
+    }
+
+    /// Whether somebody holds the directory. Then a notification about one of its names would wait for him in
+    /// the kernel, where nothing can interrupt it, on a thread that has all files of this process: a process
+    /// that is killed meanwhile would keep its connection, and its readers would wait for answers. The hand,
+    /// which has no such files, tries it first, once: it comes back when the directory is free.
+    ///
+    /// Where the hand does not reach the tree, nobody knows, and it is taken for free.
+    pub(super) fn is_held(&mut self, directory: NodeId) -> bool {
+        let Some((dir, mount)) = self.place.get().cloned() else { return false };
+        let folder = self.view.path(directory);
+        let Ok(hand) = self.hand() else { return false };
+        let tried = hand.run(Instant::now() + STEP, move |tree| {
+            let tree = match tree {
+                Some(tree) => tree,
+                None => tree.insert(Tree::new(super::mountpoint::writable(&dir, &mount)?)),
+            };
+            tree.enter(&folder)
+        });
+        let held = tried.is_err_and(|error| error.is_late());
+        if held {
+            hand.let_go();
+        }
+        held
     }
 
     fn swap(&mut self, announcement: &Announcement) -> Result<(), Failed> {
@@ -111,11 +148,8 @@ impl Announcer {
         let (dir, mount) =
             self.place.get().cloned().ok_or(Failed::because("it is not mounted yet"))?;
         let name = secret_name().ok_or(Failed::because("there are no random numbers"))?;
-        if self.hand.is_none() {
-            self.hand = Some(Hand::new().map_err(Failed::Refused)?);
-        }
-        let Some(hand) = &mut self.hand else { return Err(Failed::because("no thread")) };
         self.gate.ask_for(name.clone());
+        let hand = self.hand()?;
         hand.run(limit, move |tree| {
             let root = super::mountpoint::writable(&dir, &mount)?;
             tree.insert(Tree::new(root)).look_up(&name);

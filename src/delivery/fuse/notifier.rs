@@ -21,6 +21,8 @@ const QUEUE: usize = 1024;
 /// Longest wait for the thread for inodes. An OPEN whose attributes were not dropped by then gets an error:
 /// its reader may see the placeholder size.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a directory that somebody holds is free again.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What the thread for inodes is told. None of it waits for a directory.
 struct Told {
@@ -111,7 +113,7 @@ impl Queue {
         })?;
         thread("akvfs-names").spawn(move || {
             while let Some(told) = announcements.blocking_recv() {
-                pass_on(&names, &mut announcer, told);
+                pass_on(&names, &mut announcer, told, || announcements.is_closed());
             }
         })?;
         Ok(())
@@ -137,10 +139,23 @@ fn forget(notifier: &Notifier, what: What) {
     }
 }
 
-fn pass_on(notifier: &Notifier, announcer: &mut Announcer, told: Announcement) {
+fn pass_on(
+    notifier: &Notifier,
+    announcer: &mut Announcer,
+    told: Announcement,
+    ended: impl Fn() -> bool,
+) {
     for (parent, name) in announcer.announce(&told) {
+        // On this side of the kernel: here the thread can be ended.
+        while announcer.is_held(parent) {
+            if ended() {
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
         logged(notifier.inval_entry(inode(parent), &OsString::from(name)));
     }
+    announcer.let_go();
     let _ = told.shown.send(());
 }
 

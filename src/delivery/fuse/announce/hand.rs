@@ -18,8 +18,12 @@ use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, StatxFlags, mknodat, openat, renameat, statat, statx,
     symlinkat, unlinkat,
 };
+use rustix::io::Errno;
 
 use super::gate::Operation;
+
+/// A name that is in no directory of ours.
+const NOTHING: &str = "..akvfs_nothing";
 
 type Job = Box<dyn FnOnce(&mut Option<Tree>) + Send>;
 
@@ -57,6 +61,8 @@ impl fmt::Display for Failed {
 /// The thread, from outside. It ends when this is dropped.
 pub(super) struct Hand {
     jobs: SyncSender<Job>,
+    /// It may have the tree open.
+    used: bool,
     /// The job that it was not waited for.
     late: Option<Receiver<io::Result<()>>>,
 }
@@ -76,7 +82,7 @@ impl Hand {
             }
         })?;
         started.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
-        Ok(Self { jobs, late: None })
+        Ok(Self { jobs, used: false, late: None })
     }
 
     /// Has something done, and waits for it until `limit`.
@@ -93,6 +99,7 @@ impl Hand {
         if self.jobs.try_send(job).is_err() {
             return Err(Failed::Late);
         }
+        self.used = true;
         match answer.recv_timeout(limit.saturating_duration_since(Instant::now())) {
             Ok(result) => result.map_err(Failed::Refused),
             Err(RecvTimeoutError::Timeout) => {
@@ -106,7 +113,10 @@ impl Hand {
     /// Closes the tree: whoever unmounts must find nobody in it. Not waited for: at once, or right after
     /// the job that is late.
     pub(super) fn let_go(&mut self) {
-        let _ = self.jobs.try_send(Box::new(|tree| *tree = None));
+        // Once: what waits must leave room for the next job.
+        if self.used && self.jobs.try_send(Box::new(|tree| *tree = None)).is_ok() {
+            self.used = false;
+        }
     }
 
     fn is_busy(&mut self) -> bool {
@@ -140,6 +150,14 @@ impl Tree {
     /// Looks a name up that is not there.
     pub(super) fn look_up(&self, name: &str) {
         let _ = statat(&self.root, name, AtFlags::SYMLINK_NOFOLLOW);
+    }
+
+    /// Has the directory of this path for itself for a moment, as who changes a name there; and changes none.
+    pub(super) fn enter(&mut self, folder: &str) -> io::Result<()> {
+        match unlinkat(self.directory(folder)?, NOTHING, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            other => other.map_err(io::Error::from),
+        }
     }
 
     /// Makes the operation in the directory of this path.
@@ -233,6 +251,11 @@ mod tests {
         while hand.run(far(), |_| Ok(())).is_err() {
             assert!(Instant::now() < end, "it never came back");
             std::thread::yield_now();
+        }
+        // Letting go again and again takes no job's place.
+        for _ in 0..100 {
+            (0..3).for_each(|_| hand.let_go());
+            hand.run(far(), |_| Ok(())).unwrap();
         }
         let refused = hand.run(far(), |_| Err(io::ErrorKind::PermissionDenied.into()));
         assert!(matches!(refused, Err(Failed::Refused(_))));
