@@ -82,6 +82,12 @@ impl Announcer {
         names
     }
 
+    /// Names lead to this generation, and no watcher is told.
+    pub(super) fn give_up(&mut self, birth: u32) {
+        self.complain(&Failed::because("they came faster than they could be told"));
+        self.view.move_names(birth);
+    }
+
     fn hand(&mut self) -> Result<&mut Hand, Failed> {
         let hand = match self.hand.take() {
             Some(hand) => hand,
