@@ -49,18 +49,20 @@ impl View {
         Some(Attr { id, kind, size: PLACEHOLDER, mode, modified: self.born })
     }
 
-    /// Whether no name of the current generation leads to the node: only old directories and open
-    /// handles have it, as with a file that was removed.
+    /// Whether no name leads to the node, and none will, as far as the view knows: only old directories
+    /// and open handles have it, as with a file that was removed. What is current and not shown yet may be
+    /// reached already, and what is shown is live until it is not.
     pub fn is_replaced(&self, id: NodeId) -> bool {
         let generations = self.generations();
-        match self.plan.tree.node(id.index).map(|node| &node.kind) {
+        let kind = self.plan.tree.node(id.index).map(|node| &node.kind);
+        let lacks = |generation: &Generation| match kind {
             Some(NodeKind::File { object, .. }) => {
-                let slot = generations.current.slots.get(*object);
-                slot.is_none_or(|slot| slot.birth != id.birth)
+                generation.slots.get(*object).is_none_or(|slot| slot.birth != id.birth)
             }
-            Some(NodeKind::Data) => generations.current.birth != id.birth,
+            Some(NodeKind::Data) => generation.birth != id.birth,
             _ => false,
-        }
+        };
+        lacks(generations.shown()) && lacks(&generations.current)
     }
 
     /// The names that lead elsewhere: in the order in which watchers are to see it.

@@ -258,7 +258,8 @@ impl Filesystem for Handler {
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.view.attr(node(ino)) {
             Ok(attr) => {
-                let replaced = self.view.is_replaced(attr.id);
+                let moved = self.gate.leads_to(attr.id).filter(|_| attr.kind != Kind::Directory);
+                let replaced = moved.map_or_else(|| self.view.is_replaced(attr.id), |there| !there);
                 let mut attr = attributes(attr, &self.options);
                 if replaced {
                     // As of a file that was removed: a watch on it ends when its last holder closes it.

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::view::{Attr, NodeId};
+use crate::view::{Attr, Kind, NodeId};
 
 /// A change that the kernel asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,26 @@ struct State {
     secret: Option<String>,
     thread: Option<u32>,
     names: HashMap<NodeId, HashMap<String, Option<Attr>>>,
+    /// Whether a name leads to the node, where an operation has changed that.
+    led: HashMap<Led, bool>,
     expected: Option<Expected>,
+}
+
+/// What an operation leads to.
+#[derive(PartialEq, Eq, Hash)]
+enum Led {
+    File(NodeId),
+    /// By a link: all files of the generation.
+    Birth(u32),
+}
+
+impl Led {
+    fn to(attr: &Attr) -> Self {
+        match attr.kind {
+            Kind::Link => Self::Birth(attr.id.birth),
+            _ => Self::File(attr.id),
+        }
+    }
 }
 
 struct Expected {
@@ -107,6 +126,7 @@ impl Gate {
         let mut state = self.state();
         state.expected = None;
         state.names.clear();
+        state.led.clear();
     }
 
     /// Whether this thread may do this, now and once; and the node of what it creates.
@@ -119,10 +139,15 @@ impl Gate {
         let ours = thread != 0 && state.thread == Some(thread);
         let expected =
             state.expected.take_if(|expected| ours && expected.operation == *operation)?;
-        let names = state.names.entry(operation.directory()).or_default();
+        let State { names, led, .. } = &mut *state;
+        let names = names.entry(operation.directory()).or_default();
         for (name, effect) in expected.effects {
             match effect {
-                Effect::Leads(there) => drop(names.insert(name, there)),
+                Effect::Leads(there) => {
+                    let before = names.insert(name, there).flatten();
+                    led.extend(before.map(|before| (Led::to(&before), false)));
+                    led.extend(there.map(|there| (Led::to(&there), true)));
+                }
                 Effect::Thaws => drop(names.remove(&name)),
             }
         }
@@ -151,6 +176,13 @@ impl Gate {
         self.state().names.get(&directory)?.get(name).copied()
     }
 
+    /// Whether a name leads to the file or link, if an operation of this announcement has changed that.
+    pub(in super::super) fn leads_to(&self, id: NodeId) -> Option<bool> {
+        let state = self.state();
+        let led = |key| state.led.get(&key).copied();
+        led(Led::File(id)).or_else(|| led(Led::Birth(id.birth)))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -161,7 +193,6 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::view::Kind;
 
     fn attr(birth: u32) -> Attr {
         let id = NodeId { birth, index: 2 };
@@ -239,5 +270,33 @@ mod tests {
         gate.expect(unlink("a"), None, vec![("a".to_owned(), Effect::Thaws)]);
         gate.admit(7, &unlink("a")).unwrap();
         assert_eq!(leads(), None);
+    }
+
+    #[test]
+    fn a_node_has_a_name_as_the_operations_say_until_the_view_does() {
+        for kind in [Kind::Link, Kind::File] {
+            let gate = known(7);
+            let (old, new) = (Attr { kind, ..attr(1) }, Attr { kind, ..attr(2) });
+            let leads = || (gate.leads_to(old.id), gate.leads_to(new.id));
+            let make = |operation: Operation, effects: Vec<(String, Effect)>| {
+                gate.expect(operation.clone(), None, effects);
+                gate.admit(7, &operation).unwrap();
+            };
+            gate.freeze(vec![(NodeId::ROOT, "a".to_owned(), Some(old))]);
+            assert_eq!(leads(), (None, None));
+            let create = Operation::File { directory: NodeId::ROOT, name: "b".into() };
+            make(create, vec![("b".to_owned(), Effect::Leads(Some(new)))]);
+            assert_eq!(leads(), (None, Some(true)));
+            let rename =
+                Operation::Rename { directory: NodeId::ROOT, from: "b".into(), to: "a".into() };
+            let gone = ("b".to_owned(), Effect::Leads(None));
+            make(rename, vec![gone, ("a".to_owned(), Effect::Leads(Some(new)))]);
+            assert_eq!(leads(), (Some(false), Some(true)));
+            // A link leads to all of its generation.
+            let other = gate.leads_to(NodeId { birth: 1, index: 9 });
+            assert_eq!(other, (kind == Kind::Link).then_some(false));
+            gate.close();
+            assert_eq!(leads(), (None, None));
+        }
     }
 }
