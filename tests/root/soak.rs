@@ -105,7 +105,8 @@ impl<'a> Round<'a> {
                 && after.descriptors <= before.descriptors + IDLE
                 && after.anonymous <= before.anonymous + growth;
             if back {
-                let more = after.peak - before.rss;
+                // The kernel brings the peak up to date now and then.
+                let more = after.peak.saturating_sub(before.rss);
                 Row { round: name, mounts: count, seconds, before, after }.tell();
                 return more;
             }
