@@ -150,7 +150,11 @@ fn run(command: Command) -> Result<()> {
             runtime()?.block_on(dev_vault::run(args))
         }
         #[cfg(target_os = "linux")]
-        Command::Mount(args) => mount::run(*args, runtime),
+        Command::Mount(args) => {
+            let result = mount::run(*args, runtime);
+            telemetry::flush();
+            result
+        }
         #[cfg(target_os = "linux")]
         Command::Unmount(args) => {
             let runtime = runtime()?;
@@ -165,11 +169,12 @@ fn run(command: Command) -> Result<()> {
             service::run(args, check, |line| run(parse_line(line)?))
         }
         Command::Sync(args) => {
-            telemetry::init_command();
+            telemetry::init_staying()?;
             let runtime = runtime()?;
             let result = runtime.block_on(sync::run(*args));
             // Fetches that still run are not waited for.
             runtime.shutdown_background();
+            telemetry::flush();
             result
         }
         Command::Status(args) => {

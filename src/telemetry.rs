@@ -8,12 +8,11 @@
 
 pub mod health;
 mod klog;
-#[cfg(unix)]
-mod log_file;
+mod lines;
 pub mod metrics;
 pub mod web;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Once, OnceLock};
 
@@ -23,6 +22,10 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::reload;
 
 pub use klog::Format;
+pub(crate) use lines::flush;
+
+use crate::error::Result;
+use lines::Lines;
 
 /// Verbosities that differ from the next lower one.
 const STEPS: [i32; 3] = [0, 2, 5];
@@ -48,17 +51,40 @@ pub fn init_command() {
     install(-1, layer.boxed());
 }
 
+/// The same for commands that stay: nobody in them waits for whoever reads stderr. They call [`flush`] at
+/// their end.
+///
+/// # Errors
+/// A thread cannot be started.
+pub(crate) fn init_staying() -> Result<()> {
+    let lines = Lines::start(|line| {
+        // There is no other place to say so.
+        let _ = std::io::stderr().write_all(line);
+    })?;
+    lines.install();
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(move || lines.clone());
+    install(-1, layer.boxed());
+    Ok(())
+}
+
 /// The same to a file, with klog's header: for commands that stay when their terminal has gone.
 ///
 /// # Errors
 /// The file cannot be written to.
 #[cfg(unix)]
-pub(crate) fn init_command_file(path: &std::path::Path) -> crate::Result<()> {
-    let file = log_file::LogFile::open(path)?;
+pub(crate) fn init_staying_file(path: &std::path::Path) -> Result<()> {
+    let mut file = crate::appended::Appended::open(path)?;
+    let lines = Lines::start(move |line| {
+        // There is no other place to say so.
+        let _ = file.add(line);
+    })?;
+    lines.install();
     let layer = tracing_subscriber::fmt::layer()
         .event_format(Format::Text)
         .with_ansi(false)
-        .with_writer(move || file.clone());
+        .with_writer(move || lines.clone());
     install(-1, layer.boxed());
     Ok(())
 }

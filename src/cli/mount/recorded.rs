@@ -46,12 +46,9 @@ impl Recorded {
                 if let Ok(dir) = dir.canonicalize() {
                     refuse_below(&dir, path, "log")?;
                 }
-                telemetry::init_command_file(path)
+                telemetry::init_staying_file(path)
             }
-            None => {
-                telemetry::init_command();
-                Ok(())
-            }
+            None => telemetry::init_staying(),
         }
     }
 
