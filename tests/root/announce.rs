@@ -513,7 +513,7 @@ root_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn a_server_that_is_killed_while_it_announces_is_gone_and_its_readers_are_told() {
         for round in 0..20 * scale() {
             let mut server = Command::new("/proc/self/exe");

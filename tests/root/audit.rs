@@ -379,7 +379,7 @@ network_test! {
     }
 }
 
-root_test! {
+mount_test! {
     fn a_sink_that_hangs_holds_nobody_for_long() {
         let place = tempfile::tempdir().unwrap();
         let scratch = tempfile::tempdir().unwrap();
