@@ -28,18 +28,28 @@ const EROFS: i32 = 30;
 const SWAP: [&str; 3] = ["create ..data_tmp", "from ..data_tmp", "to ..data"];
 const ENDED: [&str; 3] = ["attributes", "delete itself", "end"];
 
-/// The tree as a pod has it: a read-only bind mount. A plain user has no pods.
-struct Pod(Option<tempfile::TempDir>, PathBuf);
+/// The tree at another place: a bind mount. A plain user can make none, and has the tree itself.
+struct Bound(Option<tempfile::TempDir>, PathBuf);
 
-impl Pod {
-    fn new(tree: &Tree) -> Self {
+impl Bound {
+    /// As a pod has it.
+    fn read_only(tree: &Tree) -> Self {
+        Self::new(tree, "ro")
+    }
+
+    /// Where the kernel lets through what only the server refuses.
+    fn writable(tree: &Tree) -> Self {
+        Self::new(tree, "rw")
+    }
+
+    fn new(tree: &Tree, access: &str) -> Self {
         if !is_root() {
             return Self(None, tree.dir().to_owned());
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_str().unwrap();
         run("mount", &["--bind", tree.dir().to_str().unwrap(), path]);
-        run("mount", &["-o", "remount,bind,ro", path]);
+        run("mount", &["-o", &format!("remount,bind,{access}"), path]);
         let path = dir.path().to_owned();
         Self(Some(dir), path)
     }
@@ -49,7 +59,7 @@ impl Pod {
     }
 }
 
-impl Drop for Pod {
+impl Drop for Bound {
     fn drop(&mut self) {
         if self.0.is_some() {
             run("umount", &["--lazy", self.1.to_str().unwrap()]);
@@ -82,7 +92,7 @@ mount_test! {
         let vault =
             Fake::new(&[("one", b"1"), ("same", b"1"), ("gone", b"1"), ("held", b"1")]);
         let tree = Tree::new(&vault, Layout::Atomic, &names);
-        let pod = Pod::new(&tree);
+        let pod = Bound::read_only(&tree);
         for name in ["one", "dir/same", "gone", "held"] {
             assert_eq!(fs::read(pod.path(name)).unwrap(), b"1");
         }
@@ -156,7 +166,7 @@ mount_test! {
             ["one", "same", "gone", "top"].map(|name| (name, &b"1"[..])).to_vec();
         let vault = Fake::new(&values);
         let tree = Tree::new(&vault, Layout::Flat, &names);
-        let pod = Pod::new(&tree);
+        let pod = Bound::read_only(&tree);
         for name in ["dir/one", "dir/same", "dir/gone", "top"] {
             assert_eq!(fs::read(pod.path(name)).unwrap(), b"1");
         }
@@ -187,31 +197,6 @@ mount_test! {
         assert_eq!(fs::read(pod.path("dir/gone")).unwrap(), b"1");
         assert!(tree.refresh().changed.is_empty());
         assert_eq!((dir.events(), root.events()), (Vec::new(), Vec::new()));
-    }
-}
-
-/// A place where the kernel lets through what only the server refuses.
-struct Writable(Option<tempfile::TempDir>, PathBuf);
-
-impl Writable {
-    fn new(tree: &Tree) -> Self {
-        if !is_root() {
-            return Self(None, tree.dir().to_owned());
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().to_str().unwrap();
-        run("mount", &["--bind", tree.dir().to_str().unwrap(), path]);
-        run("mount", &["-o", "remount,bind,rw", path]);
-        let path = dir.path().to_owned();
-        Self(Some(dir), path)
-    }
-}
-
-impl Drop for Writable {
-    fn drop(&mut self) {
-        if self.0.is_some() {
-            run("umount", &["--lazy", self.1.to_str().unwrap()]);
-        }
     }
 }
 
@@ -249,7 +234,7 @@ mount_test! {
         let vault = Fake::new(&[("one", b"0"), ("two", b"0")]);
         for layout in [Layout::Atomic, Layout::Flat] {
             let tree = Tree::new(&vault, layout, &["one", "two"]);
-            let place = Writable::new(&tree);
+            let place = Bound::writable(&tree);
             ["one", "two"].iter().for_each(|name| drop(tree.read(name)));
             assert!(attack(&place.1) >= 5);
             let watch = Watch::new(tree.dir());

@@ -1,9 +1,8 @@
 //! The real `akvfs mount` and `akvfs unmount`.
 
-use std::path::Path;
 use std::process::{Command, Output};
 
-use super::support::{eventually, run, table};
+use super::support::{eventually, run, served, table};
 
 use std::os::unix::net::UnixDatagram;
 
@@ -15,16 +14,6 @@ fn akvfs(args: &[&str]) -> Output {
         crate::canary::record("akvfs-root", &String::from_utf8_lossy(said));
     }
     output
-}
-
-/// Whether a process works on the directory. One that has ended, reaped or not, has no arguments.
-fn served(dir: &Path) -> bool {
-    let dir = dir.to_str().unwrap().as_bytes();
-    let own = std::process::id().to_string();
-    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        entry.file_name() != own.as_str() && line.windows(dir.len()).any(|part| part == dir)
-    })
 }
 
 root_test! {

@@ -1,13 +1,13 @@
 //! Version histories on the command line: a tree, one of its files, and what would be mounted.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use akvfs::class::ObjectKind::Secret;
 use akvfs::emulator::{SYSTEM_IDENTITY, Service, Trouble, Verb, Where};
 
 use crate::azure::Azure;
 use crate::canary;
-use crate::support::eventually;
+use crate::support::{eventually, names};
 
 const CLASS: &str = r#"
 apiVersion: secrets-store.csi.x-k8s.io/v1
@@ -31,20 +31,18 @@ spec:
           objectType: secret
 "#;
 
-fn names(dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
+/// A machine with the class's file, and a directory to mount at.
+fn site() -> (Azure, PathBuf, PathBuf) {
+    let azure = Azure::new();
+    let (class, dir) = (azure.path("class.yaml"), azure.path("mnt"));
+    std::fs::write(&class, CLASS).unwrap();
+    std::fs::create_dir(&dir).unwrap();
+    (azure, class, dir)
 }
 
 network_test! {
     fn a_tree_follows_the_versions_of_its_vault() {
-        let azure = Azure::new();
-        let (class, dir) = (azure.path("class.yaml"), azure.path("mnt"));
-        std::fs::write(&class, CLASS).unwrap();
-        std::fs::create_dir(&dir).unwrap();
+        let (azure, class, dir) = site();
         let (class, place) = (class.to_str().unwrap(), dir.to_str().unwrap());
         let control = azure.emulator.control();
 
@@ -98,10 +96,7 @@ network_test! {
 
 network_test! {
     fn an_eager_tree_shows_no_version_that_is_not_fetched() {
-        let azure = Azure::new();
-        let (class, dir) = (azure.path("class.yaml"), azure.path("mnt"));
-        std::fs::write(&class, CLASS).unwrap();
-        std::fs::create_dir(&dir).unwrap();
+        let (azure, class, dir) = site();
         let (class, place) = (class.to_str().unwrap(), dir.to_str().unwrap());
         let control = azure.emulator.control();
         let oldest = control.versions("akvfs-dev", Secret, "secret1")[0].clone();

@@ -1,6 +1,5 @@
 //! Whole vaults: their names follow the vault, through the real binary and a real mount.
 
-use std::path::Path;
 use std::process::Output;
 
 use akvfs::Code;
@@ -12,7 +11,7 @@ use serde_json::Value;
 
 use crate::azure::Azure;
 use crate::canary;
-use crate::support::{Fake, Tree, eventually, run};
+use crate::support::{Fake, Tree, eventually, names, run};
 
 const VAULT: &str = "akvfs-dev";
 const URL: &str = "https://akvfs-dev.vault.azure.net";
@@ -41,14 +40,6 @@ fn mount(azure: &Azure, url: &str, options: &[&str]) -> Output {
 
 fn unmount(azure: &Azure) {
     assert!(azure.output(&["unmount", azure.path("vault").to_str().unwrap()]).status.success());
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 /// What status says of a collection.

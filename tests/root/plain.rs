@@ -6,10 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::support::{eventually, run, table};
+use super::support::{PLAIN_USER, eventually, open_device_to_all, run, served, table};
 
 const AKVFS: &str = env!("CARGO_BIN_EXE_akvfs");
-const USER: u32 = 65534;
 
 /// A machine whose users may use FUSE, with a directory of one of them.
 struct Machine {
@@ -18,17 +17,11 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        // The device that a desktop gives to all users, and a configuration of the test's own.
+        // A configuration of the test's own.
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let machine = Self { dir };
-        let devices = machine.path("devices");
-        std::fs::create_dir(&devices).unwrap();
-        let device = devices.join("fuse");
-        let (devices, device) = (devices.to_str().unwrap(), device.to_str().unwrap());
-        run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs", devices]);
-        run("mknod", &["-m", "666", device, "c", "10", "229"]);
-        run("mount", &["--bind", device, "/dev/fuse"]);
+        open_device_to_all();
         std::fs::write(machine.path("fuse.conf"), "").unwrap();
         run("mount", &["--bind", machine.path("fuse.conf").to_str().unwrap(), "/etc/fuse.conf"]);
         // The program may lie where users cannot go.
@@ -37,7 +30,7 @@ impl Machine {
         std::fs::write(machine.path("seed.yaml"), "secrets: {one: value}\n").unwrap();
         for name in ["tree", "run"] {
             std::fs::create_dir(machine.path(name)).unwrap();
-            chown(machine.path(name), Some(USER), Some(USER)).unwrap();
+            chown(machine.path(name), Some(PLAIN_USER), Some(PLAIN_USER)).unwrap();
         }
         std::fs::set_permissions(machine.path("run"), std::fs::Permissions::from_mode(0o700))
             .unwrap();
@@ -50,7 +43,7 @@ impl Machine {
 
     fn user(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.uid(USER).gid(USER).env("XDG_RUNTIME_DIR", self.path("run"));
+        command.uid(PLAIN_USER).gid(PLAIN_USER).env("XDG_RUNTIME_DIR", self.path("run"));
         command
     }
 
@@ -82,15 +75,6 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(self.path("tree")).output();
     }
-}
-
-fn served(dir: &Path) -> bool {
-    let dir = dir.to_str().unwrap().as_bytes();
-    let own = std::process::id().to_string();
-    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        entry.file_name() != own.as_str() && line.windows(dir.len()).any(|part| part == dir)
-    })
 }
 
 fn errno(path: &Path) -> Option<i32> {
@@ -149,7 +133,7 @@ root_test! {
         chown(&tree, Some(0), Some(0)).unwrap();
         let said = machine.refusal(&[], 1);
         assert!(said.contains("the directory must be yours"), "{said}");
-        chown(&tree, Some(USER), Some(USER)).unwrap();
+        chown(&tree, Some(PLAIN_USER), Some(PLAIN_USER)).unwrap();
         // A device that is for root only.
         std::fs::set_permissions("/dev/fuse", std::fs::Permissions::from_mode(0o600)).unwrap();
         let said = machine.refusal(&[], 1);
@@ -174,6 +158,7 @@ root_test! {
         assert_eq!(table(&tree).len(), 0);
         // No device at all.
         let devices = machine.path("devices");
+        std::fs::create_dir(&devices).unwrap();
         let (devices, null) = (devices.to_str().unwrap(), machine.path("devices/null"));
         run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs", devices]);
         run("mknod", &["-m", "666", null.to_str().unwrap(), "c", "1", "3"]);

@@ -443,3 +443,22 @@ pub fn table(dir: &Path) -> Vec<String> {
     let dir = dir.to_str().unwrap();
     table.lines().filter(|line| line.split(' ').nth(4) == Some(dir)).map(str::to_owned).collect()
 }
+
+/// Whether a process works on the directory. One that has ended, reaped or not, has no arguments.
+pub fn served(dir: &Path) -> bool {
+    let dir = dir.to_str().unwrap().as_bytes();
+    let own = std::process::id().to_string();
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        entry.file_name() != own.as_str() && line.windows(dir.len()).any(|part| part == dir)
+    })
+}
+
+/// What a directory has, sorted.
+pub fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}

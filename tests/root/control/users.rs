@@ -4,23 +4,12 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 use super::NOBODY;
-use crate::support::{eventually, run, table};
+use crate::support::{eventually, open_device_to_all, table};
 use crate::sync::{Site, code, said};
-
-/// Lets plain users mount: the device that a desktop gives to all of them.
-fn device_for_all() {
-    let devices = tempfile::tempdir().unwrap();
-    let devices = devices.path().to_str().unwrap();
-    run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs", devices]);
-    let device = format!("{devices}/fuse");
-    run("mknod", &["-m", "666", &device, "c", "10", "229"]);
-    run("mount", &["--bind", &device, "/dev/fuse"]);
-    run("umount", &["--lazy", devices]);
-}
 
 /// A mount in the background of the embedded vault, which root cannot look into.
 pub fn mount(site: &Site) -> PathBuf {
-    device_for_all();
+    open_device_to_all();
     let place = PathBuf::from("/tmp/a-users");
     std::fs::create_dir(&place).unwrap();
     std::os::unix::fs::chown(&place, Some(NOBODY), Some(NOBODY)).unwrap();
